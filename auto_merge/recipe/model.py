@@ -1,0 +1,93 @@
+"""What a merged model is: an ordered stack of slices, each merged by one method from its sources.
+
+Nothing here touches a tensor. Model names in a recipe are *roles*; which folder or hub name plays a
+role is the business of whoever holds the recipe (a run's ``models`` section, a recipe file).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One value of a parameter, for the tensors that ``filter`` selects.
+
+    Attributes:
+        value: The value.
+        filter: Module group (``"self_attn"``, ``"mlp"``) or substring of the tensor name;
+            ``None`` is the default for every tensor that no other entry of the list selects.
+    """
+
+    value: float
+    filter: str | None = None
+
+
+Parameters = Mapping[str, tuple[Entry, ...]]
+"""Parameter name -> entries. The first entry whose filter matches wins, else the default entry."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A range of layers of one model.
+
+    Attributes:
+        model: Role name of the model.
+        layers: Half-open range ``(start, end)`` of its layers.
+        parameters: Per-source parameters of the merge method (``weight``).
+    """
+
+    model: str
+    layers: tuple[int, int]
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Consecutive output layers merged by one method.
+
+    Attributes:
+        method: Name of the merge method.
+        sources: At least one; all layer ranges have the same length.
+        parameters: Parameters of the method that belong to the whole merge (``scale``, ``t``).
+    """
+
+    method: str
+    sources: tuple[Source, ...]
+    parameters: Parameters = field(default_factory=dict)
+
+    @property
+    def num_layers(self) -> int:
+        """Number of output layers."""
+        start, end = self.sources[0].layers
+        return end - start
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A merged model.
+
+    Embeddings follow the first slice; the final norm and the output head follow the last one.
+
+    Attributes:
+        slices: Output layers from first to last.
+        base: Role name of the common ancestor, where a method needs task vectors.
+        dtype: Data type of the result (``"bfloat16"``); ``None`` keeps the first source's.
+    """
+
+    slices: tuple[Slice, ...]
+    base: str | None = None
+    dtype: str | None = None
+
+    @property
+    def num_layers(self) -> int:
+        """Number of output layers."""
+        return sum(part.num_layers for part in self.slices)
+
+    def models(self) -> tuple[str, ...]:
+        """Role names in order of first use, the base last if no slice uses it."""
+        names = [source.model for part in self.slices for source in part.sources]
+        if self.base is not None:
+            names.append(self.base)
+        return tuple(dict.fromkeys(names))
