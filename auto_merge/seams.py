@@ -22,8 +22,12 @@ class Strategy(Protocol):
     def decode(self, configuration: Mapping[str, Value]) -> Recipe:
         """Turns a configuration into a recipe. Total on the space and pure."""
 
-    def encode(self, published: Mapping[str, Any]) -> dict[str, Value] | None:
-        """Turns published key names into a configuration; ``None`` if it cannot be expressed."""
+    def encode(self, published: Mapping[str, Any]) -> dict[str, Value]:
+        """Turns published key names into a configuration.
+
+        Raises:
+            RecipeError: A key or value does not fit this space; the message names it.
+        """
 
     def initial_design(self) -> Sequence[tuple[str, dict[str, Value]]]:
         """Start points as ``(label, configuration)``, all legal in the space."""

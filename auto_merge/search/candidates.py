@@ -1,0 +1,118 @@
+"""From a recipe to something an evaluator can score: merged in place, or exported and loaded."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auto_merge.checkpoints.checkpoint import Checkpoint
+from auto_merge.merging.plan import Plan, build_plan
+from auto_merge.recipe.model import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from auto_merge.merging.live import LiveModel
+
+
+class Workbench:
+    """The opened sources of a run and the one resident model that candidates are merged into.
+
+    Args:
+        checkpoints: Role name -> opened checkpoint.
+        device: Torch device name.
+        dtype: Data type of every candidate.
+        in_memory: Merge into the resident model; otherwise every candidate is exported to a
+            temporary folder and loaded from there.
+        scratch: Where temporary exports go.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        *,
+        device: str,
+        dtype: str,
+        in_memory: bool = True,
+        scratch: Path | None = None,
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.device = device
+        self.dtype = dtype
+        self._in_memory = in_memory
+        self._scratch = scratch
+        self._live: LiveModel | None = None
+        self.merge_seconds = 0.0
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """Plans the recipe; see :func:`auto_merge.merging.plan.build_plan` for errors."""
+        return build_plan(recipe, self.checkpoints, dtype=self.dtype)
+
+    def candidate(self, recipe: Recipe) -> PlannedCandidate:
+        """Returns the candidate of a recipe; nothing is merged before its weights are needed."""
+        return PlannedCandidate(self.plan(recipe), self)
+
+    def materialise(self, plan: Plan) -> PreTrainedModel:
+        """Merges ``plan`` and returns the live model; valid until the next call."""
+        started = time.monotonic()
+        try:
+            return self._merge(plan) if self._in_memory else self._export_and_load(plan)
+        finally:
+            self.merge_seconds += time.monotonic() - started
+
+    def free(self) -> None:
+        """Lets go of the resident model, after an out-of-memory failure."""
+        self._live = None
+        gc.collect()
+        if self.device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _merge(self, plan: Plan) -> PreTrainedModel:
+        from auto_merge.merging.live import LiveModel
+
+        if self._live is None:
+            self._live = LiveModel(self.checkpoints, device=self.device, dtype=self.dtype)
+        return self._live.materialise(plan)
+
+    def _export_and_load(self, plan: Plan) -> PreTrainedModel:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from auto_merge.merging.export import export_model
+
+        if self._scratch is not None:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=self._scratch))
+        try:
+            export_model(plan, self.checkpoints, folder / "model", files={})
+            model = AutoModelForCausalLM.from_pretrained(
+                folder / "model", dtype=getattr(torch, self.dtype), local_files_only=True
+            )
+            loaded: PreTrainedModel = model.to(self.device).eval()
+            return loaded
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class PlannedCandidate:
+    """A merged model that exists only when its weights are asked for."""
+
+    def __init__(self, plan: Plan, workbench: Workbench) -> None:
+        self.plan = plan
+        self._workbench = workbench
+
+    @property
+    def digest(self) -> str:
+        """Digest of the plan: steps, source contents, data type."""
+        return self.plan.digest
+
+    def model(self) -> PreTrainedModel:
+        """Materialises the weights; valid until another candidate's model is asked for."""
+        return self._workbench.materialise(self.plan)

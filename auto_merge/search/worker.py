@@ -1,0 +1,143 @@
+"""Runs one trial: merge, evaluate, and say what went wrong if something did."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from auto_merge.errors import AutoMergeError, InvalidWeightsError, TrialTimeoutError, UserError
+from auto_merge.evaluation.evaluator import Interrupted
+from auto_merge.recipe.model import Recipe
+from auto_merge.search.candidates import PlannedCandidate, Workbench
+from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
+
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class TrialEvaluator(Protocol):
+    """What the worker needs of an evaluator."""
+
+    @property
+    def num_new_documents(self) -> int:
+        """Documents newly scored since the evaluator was made."""
+
+    def evaluate(
+        self,
+        candidate: PlannedCandidate,
+        fidelity: int,
+        *,
+        should_stop: Callable[[], bool] | None = None,
+        deadline: float | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Sequence[TaskScore]:
+        """Scores search documents; see the evaluation room."""
+
+
+class LocalWorker:
+    """Runs trials in this process.
+
+    Args:
+        workbench: Where candidates are merged.
+        evaluator: Scores them.
+        objectives: The run's objectives.
+        trial_seconds: Time limit of one trial; ``None`` for none. Checked between chunks.
+        should_stop: Polled between chunks.
+        on_progress: Called with (documents done, documents in all) of the trial.
+    """
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        evaluator: TrialEvaluator,
+        objectives: Sequence[Objective],
+        *,
+        trial_seconds: float | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._workbench = workbench
+        self._evaluator = evaluator
+        self._objectives = tuple(objectives)
+        self._trial_seconds = trial_seconds
+        self._should_stop = should_stop
+        self._on_progress = on_progress
+
+    def run(self, trial: Trial, recipe: Recipe) -> Outcome:
+        """Merges and evaluates; a failure is a status with a traceback.
+
+        Running out of memory is tried once more with the resident model freed.
+
+        Raises:
+            Interrupted: Somebody asked to stop; what was scored so far is in the ledger.
+        """
+        outcome = self._attempt(trial, recipe)
+        if outcome.status is Status.OUT_OF_MEMORY:
+            self._workbench.free()
+            outcome = self._attempt(trial, recipe)
+        return outcome
+
+    def _attempt(self, trial: Trial, recipe: Recipe) -> Outcome:
+        started = time.monotonic()
+        merged_before = self._workbench.merge_seconds
+        documents_before = self._evaluator.num_new_documents
+        digest, scores, error = "", (), None
+        try:
+            candidate = self._workbench.candidate(recipe)
+            digest = candidate.digest
+            scores = tuple(self._evaluate(candidate, trial.fidelity, started))
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as raised:  # noqa: BLE001 - the one boundary where failures become statuses
+            error = raised
+        seconds = time.monotonic() - started
+        merging = self._workbench.merge_seconds - merged_before
+        return Outcome(
+            status=Status.SUCCESS if error is None else status_of(error),
+            scores=scores,
+            seconds=seconds,
+            num_new_documents=self._evaluator.num_new_documents - documents_before,
+            timings={"merge": merging, "evaluate": seconds - merging},
+            digest=digest,
+            **(
+                {"cost": scalar_cost(self._objectives, scores)}
+                if error is None
+                else {"error": one_line(error), "traceback": _format(error)}
+            ),
+        )
+
+    def _evaluate(
+        self, candidate: PlannedCandidate, fidelity: int, started: float
+    ) -> Sequence[TaskScore]:
+        limit = self._trial_seconds
+        return self._evaluator.evaluate(
+            candidate,
+            fidelity,
+            should_stop=self._should_stop,
+            deadline=None if limit is None else started + limit,
+            on_progress=self._on_progress,
+        )
+
+
+def status_of(error: Exception) -> Status:
+    """The status that an exception stands for."""
+    if isinstance(error, InvalidWeightsError):
+        return Status.INVALID_WEIGHTS
+    if isinstance(error, TrialTimeoutError):
+        return Status.TIMEOUT
+    if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
+        return Status.OUT_OF_MEMORY
+    if isinstance(error, UserError):
+        return Status.INFEASIBLE
+    return Status.CRASHED
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line, with its type unless it is one of ours."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, AutoMergeError) and text else f"{type(error).__name__}: {text}"
+
+
+def _format(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))

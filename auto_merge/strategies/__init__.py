@@ -1,0 +1,1 @@
+"""Search spaces over recipes, one module per strategy."""
