@@ -1,0 +1,1 @@
+"""The run folder: manifest, SQLite store of asks, tells and events, resume."""

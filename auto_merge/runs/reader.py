@@ -1,0 +1,107 @@
+"""From a run folder to the frozen picture that reports read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from auto_merge.recipe import files
+from auto_merge.recipe.model import Recipe
+from auto_merge.runs.store import Clock, Event, RunStore
+from auto_merge.runs.view import Comparison, Final, HeldoutRow, RunView, TrialRow
+from auto_merge.trial import Objective, TaskScore, Trial
+
+LIMITS_FACT = "limits"
+FINAL_FACT = "final"
+OPENINGS_FACT = "held-out openings"
+INCUMBENT_FACT = "incumbent recipe"
+
+
+def view(store: RunStore) -> RunView:
+    """Reads a run, also while another process is writing to it."""
+    events = store.events()
+    limits = store.fact(LIMITS_FACT, {})
+    final = store.fact(FINAL_FACT)
+    incumbent = store.fact(INCUMBENT_FACT)
+    clock = events[-1].clock if events else Clock()
+    complete = final is not None and final["num_trials"] == _num_told(events)
+    locked = store.is_locked()
+    return RunView(
+        name=str(store.manifest["name"]),
+        state="running" if locked else "complete" if complete else "stopped",
+        manifest=store.manifest,
+        objectives=objectives(store.manifest),
+        trials=_rows(events),
+        max_trials=limits.get("max_trials"),
+        max_seconds=limits.get("max_seconds"),
+        active_seconds=clock.active_seconds,
+        waiting_seconds=clock.waiting_seconds,
+        final=final_from_data(final) if complete else None,
+        incumbent_recipe=None if incumbent is None else _recipe(incumbent),
+    )
+
+
+def objectives(manifest: Mapping[str, Any]) -> tuple[Objective, ...]:
+    """The objectives as the manifest records them."""
+    return tuple(
+        Objective(**{**item, "bounds": tuple(item["bounds"])}) for item in manifest["objectives"]
+    )
+
+
+def final_to_data(final: Final, num_trials: int) -> dict[str, Any]:
+    """JSON-able form of the result; ``num_trials`` is the number of tells it rests on."""
+    return {
+        "num_trials": num_trials,
+        "trial": final.trial.to_json(),
+        "recipe": files.to_data(final.recipe),
+        "heldout": [asdict(row) for row in final.heldout],
+        "num_openings": final.num_openings,
+    }
+
+
+def final_from_data(data: Mapping[str, Any]) -> Final:
+    """Restores what :func:`final_to_data` wrote."""
+    return Final(
+        trial=Trial(**data["trial"]),
+        recipe=_recipe(data["recipe"]),
+        heldout=tuple(_heldout_row(row) for row in data["heldout"]),
+        num_openings=data["num_openings"],
+    )
+
+
+def _heldout_row(row: Mapping[str, Any]) -> HeldoutRow:
+    comparison = row["comparison"]
+    return HeldoutRow(
+        label=row["label"],
+        scores=tuple(TaskScore(**score) for score in row["scores"]),
+        mean=row["mean"],
+        search_mean=row["search_mean"],
+        comparison=None if comparison is None else Comparison(**comparison),
+    )
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    return files.from_data(dict(data), "run.sqlite").recipe
+
+
+def _num_told(events: list[Event]) -> int:
+    return sum(event.kind == "tell" for event in events)
+
+
+def _rows(events: list[Event]) -> tuple[TrialRow, ...]:
+    asked = {event.trial: event for event in events if event.kind == "ask"}
+    told = {event.trial: event for event in events if event.kind == "tell"}
+    rows = []
+    for index in sorted(asked):
+        tell = told.get(index)
+        clock = (tell or asked[index]).clock
+        rows.append(
+            TrialRow(
+                asked[index].asked(),
+                tell.told() if tell else None,
+                clock.active_seconds,
+                clock.documents,
+            )
+        )
+    return tuple(rows)
