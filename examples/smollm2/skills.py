@@ -15,9 +15,46 @@ from dataclasses import dataclass
 
 SPLIT_SHARES = {"train": 6, "search": 2, "heldout": 2}  # tenths of the operand space
 
-NAMES = tuple("Anna Ben Clara David Emma Frank Grace Henry Julia Kate Leo Mary Nina Oscar".split())
-PLACES = tuple("kitchen garden office school park hospital library station market church".split())
-THINGS = tuple("apples books coins eggs flowers letters pencils stamps stones tickets".split())
+NAMES = (
+    "Anna",
+    "Ben",
+    "Clara",
+    "David",
+    "Emma",
+    "Frank",
+    "Grace",
+    "Henry",
+    "Julia",
+    "Kate",
+    "Leo",
+    "Mary",
+    "Nina",
+    "Oscar",
+)
+PLACES = (
+    "kitchen",
+    "garden",
+    "office",
+    "school",
+    "park",
+    "hospital",
+    "library",
+    "station",
+    "market",
+    "church",
+)
+THINGS = (
+    "apples",
+    "books",
+    "coins",
+    "eggs",
+    "flowers",
+    "letters",
+    "pencils",
+    "stamps",
+    "stones",
+    "tickets",
+)
 MOVES = ("went to", "moved to", "walked to", "ran to", "travelled to")
 ADD_FORMS = (
     "What is {a} plus {b}?",

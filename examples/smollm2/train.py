@@ -4,16 +4,14 @@ All weights are trained (float32 masters, bfloat16 arithmetic), the loss counts 
 end token only, and every training document comes from the training split of `skills.py`. Finished
 specialists are skipped, so an interrupted run is simply started again.
 
-    python examples/smollm2/train.py [add sort track] [--threads 2] [--overwrite]
+    python examples/smollm2/train.py [--only add] [--threads 1] [--overwrite]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from prepare import is_complete
+from prepare import appearing_when_complete, is_complete
 from skills import SKILLS, Document, documents
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +61,7 @@ def encode(tokenizer: Any, batch: list[Document]) -> tuple[Any, Any, Any]:
 
     prompts = [tokenizer(document.prompt).input_ids for document in batch]
     answers = [tokenizer(" " + document.answer).input_ids for document in batch]
-    answers = [answer + [tokenizer.eos_token_id] for answer in answers]
+    answers = [[*answer, tokenizer.eos_token_id] for answer in answers]
     longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
     ids = torch.full((len(batch), longest), tokenizer.eos_token_id)
     mask, targets = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -105,14 +103,15 @@ def optimise(model: Any, tokenizer: Any, skill: str, settings: Settings) -> Iter
     model.eval()
 
 
-def train(skill: str, base: Path, output: Path, settings: Settings) -> None:
+def train(skill: str, base: Path, output: Path, settings: Settings, threads: int) -> None:
     """Fine-tune `base` on `skill` and save a bfloat16 folder with `training.json` beside it.
 
-    The folder appears by rename when everything is written.
+    The folder appears when everything is written.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     start, losses = time.monotonic(), []
@@ -126,20 +125,13 @@ def train(skill: str, base: Path, output: Path, settings: Settings) -> None:
         "skill": skill,
         "settings": asdict(settings),
         "seconds": round(time.monotonic() - start),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "losses": losses,
     }
-    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
+    with appearing_when_complete(output) as scratch:
         model.to(torch.bfloat16).save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         (scratch / "training.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-        scratch.chmod(0o755)
-        if output.exists():
-            shutil.rmtree(output)
-        scratch.rename(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     say(f"{skill}: saved {output} after {record['seconds']} s")
 
 
@@ -152,23 +144,20 @@ def say(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code (0 done, 1 no base model)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("skills", nargs="*", choices=[*SKILLS, []], help="default: all")
+    parser.add_argument("--only", choices=[*SKILLS], help="one specialist instead of all")
     parser.add_argument("--folder", type=Path, default=HERE / "out", help="holds base; gets skills")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--overwrite", action="store_true", help="train finished ones again")
     options = parser.parse_args(arguments)
     if not is_complete(options.folder / "base"):
         say(f"train: no model in {options.folder / 'base'}; run prepare.py first")
         return 1
-    import torch
-
-    torch.set_num_threads(options.threads)
-    for skill in options.skills or SKILLS:
+    for skill in [options.only] if options.only else SKILLS:
         output = options.folder / skill
         if is_complete(output) and not options.overwrite:
             say(f"{skill}: already there")
         else:
-            train(skill, options.folder / "base", output, Settings())
+            train(skill, options.folder / "base", output, Settings(), options.threads)
     return 0
 
 
