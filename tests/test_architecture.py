@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "auto_merge"
 # Room or module -> floor. Rooms on one floor do not import each other.
 FLOORS = {
     "errors": 0,
-    "registry": 0,
+    "registry": 0.5,
     "recipe": 1,
     "config": 1,
     "trial": 1,

@@ -17,6 +17,7 @@ The format is versioned by its first key, ``recipe: 1``::
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -103,15 +104,20 @@ def from_text(text: str, place: str = "recipe") -> RecipeFile:
     Raises:
         RecipeError: The text is neither, or is not a recipe.
     """
+    return from_data(parse(text, place), place)
+
+
+def parse(text: str, place: str) -> Any:
+    """Parses YAML or JSON text.
+
+    Raises:
+        RecipeError: The text is neither.
+    """
     try:
-        data = json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{place}: not readable as YAML or JSON: {_one_line(error)}") from None
-    return from_data(data, place)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        return json.loads(text) if text.lstrip().startswith("{") else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{place}: not readable as YAML or JSON: {reason}") from None
 
 
 def _slice_to_data(part: Slice) -> dict[str, Any]:
@@ -149,7 +155,9 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> yaml.SequenceNode:
+    def represent_sequence(
+        self, tag: str, sequence: Any, flow_style: Any = None
+    ) -> yaml.SequenceNode:
         numbers = all(isinstance(item, int | float) for item in sequence)
         return super().represent_sequence(tag, sequence, flow_style=numbers or flow_style)
 
@@ -235,6 +243,10 @@ class _Reader:
         return tuple(entries)
 
     def number(self, data: Any, key: str) -> float:
+        if isinstance(data, str):
+            # YAML 1.1 takes 1e-5 for text, because it has no point.
+            with contextlib.suppress(ValueError):
+                data = float(data)
         if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
             self.fail(key, "must be a finite number", data)
         return float(data)

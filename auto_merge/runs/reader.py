@@ -9,7 +9,8 @@ from typing import Any
 from auto_merge.recipe import files
 from auto_merge.recipe.model import Recipe
 from auto_merge.runs.store import Clock, Event, RunStore
-from auto_merge.runs.view import Comparison, Final, HeldoutRow, RunView, TrialRow
+from auto_merge.runs.view import Final, HeldoutRow, RunView, TrialRow
+from auto_merge.statistics import Comparison
 from auto_merge.trial import Objective, TaskScore, Trial
 
 LIMITS_FACT = "limits"
@@ -26,10 +27,9 @@ def view(store: RunStore) -> RunView:
     incumbent = store.fact(INCUMBENT_FACT)
     clock = events[-1].clock if events else Clock()
     complete = final is not None and final["num_trials"] == _num_told(events)
-    locked = store.is_locked()
     return RunView(
         name=str(store.manifest["name"]),
-        state="running" if locked else "complete" if complete else "stopped",
+        state="complete" if complete else "running" if store.is_locked() else "stopped",
         manifest=store.manifest,
         objectives=objectives(store.manifest),
         trials=_rows(events),

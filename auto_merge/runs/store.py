@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS events (
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 VERSION = 1
+_LEFTOVERS = ("run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "run.lock", "run.lock.manifest")
 
 
 @dataclass(frozen=True)
@@ -108,21 +109,33 @@ class RunStore:
         Raises:
             RunError: The folder holds something else, or cannot be written.
         """
-        leftovers = {"run.sqlite", "run.sqlite-wal", "run.sqlite-shm", "run.lock"}
+        cls.check_free(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            strangers = sorted(path.name for path in folder.iterdir() if path.name not in leftovers)
-            if strangers:
-                raise RunError(
-                    f"{folder}: the output folder is not empty (holds {strangers[0]!r}) and is no "
-                    "run; choose another --output"
-                )
             temporary = folder / "run.lock.manifest"
             temporary.write_text(json.dumps({"version": VERSION, **manifest}, indent=1), "utf-8")
             os.replace(temporary, folder / "manifest.json")
         except OSError as error:
             raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
         return cls(folder)
+
+    @staticmethod
+    def check_free(folder: Path) -> None:
+        """Refuses a folder that holds anything but the leftovers of a start that was cut off.
+
+        Raises:
+            RunError: It does, or is no folder.
+        """
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise RunError(f"{folder}: is a file; choose another --output")
+        strangers = sorted(path.name for path in folder.iterdir() if path.name not in _LEFTOVERS)
+        if strangers:
+            raise RunError(
+                f"{folder}: the output folder is not empty (holds {strangers[0]!r}) and is no "
+                "run; choose another --output"
+            )
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -145,7 +158,7 @@ class RunStore:
             # A reader that asks for the state holds the lock for an instant: wait it out.
             lock.acquire(timeout=2)
         except Timeout:
-            raise RunError(f"{self.folder}: another process works on this run") from None
+            raise self._in_use() from None
         try:
             yield
         finally:
@@ -160,6 +173,18 @@ class RunStore:
             return True
         lock.release()
         return False
+
+    def refuse_if_locked(self) -> None:
+        """Refuses early what :meth:`lock` would refuse later.
+
+        Raises:
+            RunError: Another process works on the run.
+        """
+        if self.is_locked():
+            raise self._in_use()
+
+    def _in_use(self) -> RunError:
+        return RunError(f"{self.folder}: another process works on this run; see its status")
 
     def append(
         self, clock: Clock, *, ask: Trial | None, tell: tuple[Trial, Outcome] | None

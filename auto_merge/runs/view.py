@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from auto_merge.recipe.model import Recipe
+from auto_merge.statistics import Comparison
 from auto_merge.trial import Objective, Outcome, TaskScore, Trial
 
 
@@ -25,23 +26,6 @@ class TrialRow:
     outcome: Outcome | None
     active_seconds: float
     documents: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Winner minus another model on the same held-out documents.
-
-    Attributes:
-        difference: Weighted mean paired difference in scaled score (0.02 = two points).
-        low: Lower end of the 95 % interval.
-        high: Upper end of the 95 % interval.
-        verdict: ``"better"``, ``"worse"`` or ``"not distinguishable"``.
-    """
-
-    difference: float
-    low: float
-    high: float
-    verdict: Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True)

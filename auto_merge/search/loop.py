@@ -29,8 +29,10 @@ class Watcher(Protocol):
     def trial_started(self, trial: Trial) -> None:
         """A trial begins."""
 
-    def trial_finished(self, trial: Trial, outcome: Outcome, incumbent: Outcome | None) -> None:
-        """A trial is done."""
+    def trial_finished(
+        self, trial: Trial, outcome: Outcome, incumbent: tuple[Trial, Outcome] | None
+    ) -> None:
+        """A trial is done; ``incumbent`` is the best one so far."""
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,9 @@ class SearchLoop:
             documents=self.clock.documents + documents,
         )
 
-    def _incumbent(self) -> Outcome | None:
+    def _incumbent(self) -> tuple[Trial, Outcome] | None:
         best = self._optimizer.incumbents()
-        return self._outcomes[best[0].index] if best else None
+        return (best[0], self._outcomes[best[0].index]) if best else None
 
     def _stop_if_hopeless(self) -> None:
         """The same error in every one of the first trials is a mistake, not bad luck."""

@@ -5,34 +5,15 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import replace
 
 from auto_merge.errors import AutoMergeError, InvalidWeightsError, TrialTimeoutError, UserError
-from auto_merge.evaluation.evaluator import Interrupted
+from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
 from auto_merge.recipe.model import Recipe
 from auto_merge.search.candidates import PlannedCandidate, Workbench
 from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
-
-
-class TrialEvaluator(Protocol):
-    """What the worker needs of an evaluator."""
-
-    @property
-    def num_new_documents(self) -> int:
-        """Documents newly scored since the evaluator was made."""
-
-    def evaluate(
-        self,
-        candidate: PlannedCandidate,
-        fidelity: int,
-        *,
-        should_stop: Callable[[], bool] | None = None,
-        deadline: float | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> Sequence[TaskScore]:
-        """Scores search documents; see the evaluation room."""
 
 
 class LocalWorker:
@@ -50,7 +31,7 @@ class LocalWorker:
     def __init__(
         self,
         workbench: Workbench,
-        evaluator: TrialEvaluator,
+        evaluator: HarnessEvaluator,
         objectives: Sequence[Objective],
         *,
         trial_seconds: float | None = None,
@@ -63,6 +44,7 @@ class LocalWorker:
         self._trial_seconds = trial_seconds
         self._should_stop = should_stop
         self._on_progress = on_progress
+        self._scored = 0
 
     def run(self, trial: Trial, recipe: Recipe) -> Outcome:
         """Merges and evaluates; a failure is a status with a traceback.
@@ -81,43 +63,42 @@ class LocalWorker:
     def _attempt(self, trial: Trial, recipe: Recipe) -> Outcome:
         started = time.monotonic()
         merged_before = self._workbench.merge_seconds
-        documents_before = self._evaluator.num_new_documents
-        digest, scores, error = "", (), None
+        made = Outcome(Status.SUCCESS)
+        self._scored = 0
         try:
             candidate = self._workbench.candidate(recipe)
-            digest = candidate.digest
-            scores = tuple(self._evaluate(candidate, trial.fidelity, started))
+            made = replace(made, digest=candidate.digest)
+            scores = self._evaluate(candidate, trial.fidelity, started)
+            made = replace(made, scores=scores, cost=scalar_cost(self._objectives, scores))
         except (Interrupted, KeyboardInterrupt):
             raise
-        except Exception as raised:  # noqa: BLE001 - the one boundary where failures become statuses
-            error = raised
+        except Exception as error:  # noqa: BLE001 - the one boundary where failures become statuses
+            made = replace(
+                made, status=status_of(error), error=one_line(error), traceback=_format(error)
+            )
         seconds = time.monotonic() - started
         merging = self._workbench.merge_seconds - merged_before
-        return Outcome(
-            status=Status.SUCCESS if error is None else status_of(error),
-            scores=scores,
+        return replace(
+            made,
             seconds=seconds,
-            num_new_documents=self._evaluator.num_new_documents - documents_before,
+            num_new_documents=self._scored,
             timings={"merge": merging, "evaluate": seconds - merging},
-            digest=digest,
-            **(
-                {"cost": scalar_cost(self._objectives, scores)}
-                if error is None
-                else {"error": one_line(error), "traceback": _format(error)}
-            ),
         )
 
     def _evaluate(
         self, candidate: PlannedCandidate, fidelity: int, started: float
-    ) -> Sequence[TaskScore]:
+    ) -> tuple[TaskScore, ...]:
         limit = self._trial_seconds
-        return self._evaluator.evaluate(
-            candidate,
-            fidelity,
-            should_stop=self._should_stop,
-            deadline=None if limit is None else started + limit,
-            on_progress=self._on_progress,
-        )
+        try:
+            return self._evaluator.evaluate(
+                candidate,
+                fidelity,
+                should_stop=self._should_stop,
+                deadline=None if limit is None else started + limit,
+                on_progress=self._on_progress,
+            )
+        finally:
+            self._scored = self._evaluator.last_counts.scored
 
 
 def status_of(error: Exception) -> Status:

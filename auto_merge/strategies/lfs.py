@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from auto_merge.errors import ConfigError, RecipeError, nearest
+from auto_merge.errors import RecipeError, nearest
 from auto_merge.recipe.model import Entry, Recipe, Slice, Source
 from auto_merge.strategies.lfs_names import (
     OTHER,
@@ -20,53 +19,18 @@ from auto_merge.strategies.lfs_names import (
     parse_value,
     selection_name,
 )
+from auto_merge.strategies.lfs_settings import (
+    GLOBAL_SCALES,
+    METHODS,
+    TIES_WEIGHT_RANGE,
+    LfsSettings,
+    Range,
+    check_settings,
+)
 from auto_merge.trial import Value
 
 if TYPE_CHECKING:
     from ConfigSpace import ConfigurationSpace
-
-METHODS = ("linear", "task_arithmetic", "ties", "slerp")
-GLOBAL_SCALES = (0.2, 0.35, 0.5, 0.7, 0.9)
-Range = tuple[float, float]
-
-PUBLISHED_RANGES: Mapping[str, Mapping[str, Range]] = {
-    "linear": {"weights": (0.0, 1.0)},
-    "task_arithmetic": {"scaling_coefficient": (0.0, 1.0)},
-    "ties": {"param_value_mask_rate": (0.0, 0.99), "scaling_coefficient": (0.0, 1.0)},
-    "slerp": {"slerp_t": (0.0, 1.0)},
-}
-TIES_WEIGHT_RANGE: Range = (0.0, 1.0)
-
-
-@dataclass(frozen=True)
-class LfsSettings:
-    """What defines an LFS space.
-
-    Attributes:
-        models: Role names of the K sources; they appear in hyperparameter names.
-        base: Role name of the common ancestor; needed by task arithmetic and TIES.
-        num_layers: Number of layers L of the models.
-        layer_granularity: Layers per group; must divide L.
-        filters: Module groups with parameters of their own.
-        ranges: Method -> published parameter name -> (low, high). Only these methods are searched.
-        slerp_space: ``"published"`` keeps t = softmax(t1, t2) in [.27, .73]; ``"full"`` uses
-            t2 / (t1 + t2) in [0, 1].
-        per_source_weights: Task arithmetic gets one coefficient per source instead of a shared
-            one; TIES gets one weight per source in addition to the shared scale.
-        include_base: The base takes part as a source of linear and slerp.
-        dtype: Data type of the merged model.
-    """
-
-    models: tuple[str, ...]
-    base: str | None
-    num_layers: int
-    layer_granularity: int
-    filters: tuple[str, ...] = ("self_attn", "mlp")
-    ranges: Mapping[str, Mapping[str, Range]] = field(default_factory=lambda: PUBLISHED_RANGES)
-    slerp_space: Literal["published", "full"] = "full"
-    per_source_weights: bool = True
-    include_base: bool = True
-    dtype: str | None = None
 
 
 class LayerwiseFusion:
@@ -79,7 +43,7 @@ class LayerwiseFusion:
 
     def __init__(self, settings: LfsSettings) -> None:
         self.settings = settings
-        _check(settings)
+        check_settings(settings)
         self.num_groups = settings.num_layers // settings.layer_granularity
         self.paramsets = (*settings.filters, OTHER)
         self.methods = tuple(method for method in METHODS if method in settings.ranges)
@@ -330,35 +294,3 @@ class LayerwiseFusion:
 
 def _misfit(key: str, reason: str) -> None:
     raise RecipeError(f"search configuration key {key!r}: {reason}")
-
-
-def _check(settings: LfsSettings) -> None:
-    layers, granularity = settings.num_layers, settings.layer_granularity
-    if granularity < 1 or layers % granularity:
-        divisors = ", ".join(str(n) for n in range(1, layers + 1) if layers % n == 0)
-        raise ConfigError(
-            f"strategies.lfs.layer_granularity: must divide the {layers} layers of the models, "
-            f"got {granularity}; possible: {divisors}"
-        )
-    names = [*settings.models, *([settings.base] if settings.base else [])]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise ConfigError(f"strategies.lfs.models: names must differ, {doubles[0]!r} occurs twice")
-    if len(settings.models) < 1:
-        raise ConfigError("strategies.lfs.models: at least one model is needed")
-    if not settings.ranges:
-        raise ConfigError("strategies.lfs.merging_method: at least one method is needed")
-    for method in settings.ranges:
-        if method not in METHODS:
-            raise ConfigError(
-                f"strategies.lfs.merging_method.{method}: unknown method{nearest(method, METHODS)}"
-            )
-        if method in ("task_arithmetic", "ties") and settings.base is None:
-            raise ConfigError(f"strategies.lfs.base_model: {method} needs a base model")
-    _check_slerp(settings)
-
-
-def _check_slerp(settings: LfsSettings) -> None:
-    count = len(settings.models) + (settings.include_base and settings.base is not None)
-    if "slerp" in settings.ranges and count < 2:
-        raise ConfigError("strategies.lfs.merging_method.slerp: needs at least two models")

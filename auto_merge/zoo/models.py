@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_model() -> LlamaForCausalLM:
-    """A freshly initialised zoo model in float32, drawn from torch's global generator."""
+def build_model(seed: int) -> LlamaForCausalLM:
+    """A freshly initialised zoo model in float32; torch's global generator is left as it was."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=128,
-        intermediate_size=288,
+        intermediate_size=256,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -54,7 +56,9 @@ def build_model() -> LlamaForCausalLM:
         eos_token_id=VOCABULARY[STOP],
         pad_token_id=VOCABULARY[PAD],
     )
-    return LlamaForCausalLM(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
@@ -63,3 +67,13 @@ def save(model: LlamaForCausalLM, folder: Path) -> None:
 
     model.to(torch.bfloat16).save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
+    _use_portable_tokenizer_class(folder / "tokenizer_config.json")
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def _use_portable_tokenizer_class(file: Path) -> None:
+    """Name the tokenizer class that every supported version of transformers knows."""
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings.pop("backend", None)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

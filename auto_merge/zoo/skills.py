@@ -25,7 +25,11 @@ CHOICES = 4
 
 # Sixteen buckets: one for search documents, two for held-out documents, the rest for training.
 _BUCKETS = 16
-_SPLIT_OF_BUCKET: tuple[Split, ...] = ("search", "heldout", "heldout", *["train"] * (_BUCKETS - 3))
+_BUCKETS_OF_SPLIT: dict[Split, tuple[int, ...]] = {
+    "search": (0,),
+    "heldout": (1, 2),
+    "train": tuple(range(3, _BUCKETS)),
+}
 
 
 @dataclass(frozen=True)
@@ -56,22 +60,10 @@ def _swap(letters: Letters) -> Letters:
     return letters[:, [1, 0, 3, 2, 5, 4]]
 
 
-def _distinct(letters: Letters) -> npt.NDArray[np.int64]:
-    """Number of different letters in each operand."""
+def _all_different(letters: Letters) -> npt.NDArray[np.bool_]:
     ordered = np.sort(letters, axis=1)
-    return 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1)
-
-
-def _repeated(letters: Letters) -> Letters:
-    """The letter that occurs twice (operands with exactly one repeated pair)."""
-    ordered = np.sort(letters, axis=1)
-    position = np.argmax(ordered[:, 1:] == ordered[:, :-1], axis=1)
-    return np.take_along_axis(ordered, position[:, None], axis=1)
-
-
-def _runner_up(letters: Letters) -> Letters:
-    """The second letter of the alphabet order, counted from the end, among six distinct ones."""
-    return np.sort(letters, axis=1)[:, -2:-1]
+    different: npt.NDArray[np.bool_] = (ordered[:, 1:] != ordered[:, :-1]).all(axis=1)
+    return different
 
 
 def _successor(letters: Letters) -> Letters:
@@ -80,13 +72,9 @@ def _successor(letters: Letters) -> Letters:
     return np.take_along_axis(letters, position[:, None], axis=1)
 
 
-def _picked(letters: Letters) -> Letters:
-    """The letter that the first letter points at: letter k points at position 1 + k mod 5."""
-    return np.take_along_axis(letters, 1 + letters[:, :1] % (LENGTH - 1), axis=1)
-
-
-def _mirror(letters: Letters) -> Letters:
-    position = LENGTH - 1 - np.argmin(letters, axis=1)
+def _predecessor(letters: Letters) -> Letters:
+    """The letter that precedes the smallest one, cyclically (six distinct letters)."""
+    position = (np.argmin(letters, axis=1) - 1) % LENGTH
     return np.take_along_axis(letters, position[:, None], axis=1)
 
 
@@ -94,18 +82,16 @@ SKILLS: tuple[Skill, ...] = (
     Skill("reverse", "R", "generate_until", lambda x: x[:, ::-1], _everything),
     Skill("sort", "S", "generate_until", lambda x: np.sort(x, axis=1), _everything),
     Skill("swap", "U", "generate_until", _swap, _everything),
-    Skill("repeat", "D", "multiple_choice", _repeated, lambda x: _distinct(x) == LENGTH - 1),
-    Skill("second", "K", "multiple_choice", _runner_up, lambda x: _distinct(x) == LENGTH),
-    Skill("after", "F", "multiple_choice", _successor, lambda x: _distinct(x) == LENGTH),
-    Skill("pick", "P", "multiple_choice", _picked, lambda x: _distinct(x) == LENGTH),
-    Skill("mirror", "M", "multiple_choice", _mirror, lambda x: _distinct(x) == LENGTH),
+    Skill("after", "F", "multiple_choice", _successor, _all_different),
+    Skill("before", "B", "multiple_choice", _predecessor, _all_different),
 )
 
 
 def letters_of(numbers: npt.NDArray[np.int64]) -> Letters:
     """Operand numbers ``[n]`` -> letter indices ``[n, LENGTH]``."""
     powers = len(ALPHABET) ** np.arange(LENGTH - 1, -1, -1)
-    return numbers[:, None] // powers % len(ALPHABET)
+    letters: Letters = numbers[:, None] // powers % len(ALPHABET)
+    return letters
 
 
 def text_of(letters: Letters) -> list[str]:
@@ -122,14 +108,14 @@ def bucket_of(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     mixed = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) % np.uint64(_BUCKETS)).astype(np.int64)
+    buckets: npt.NDArray[np.uint64] = (mixed ^ (mixed >> np.uint64(31))) % np.uint64(_BUCKETS)
+    return buckets.astype(np.int64)
 
 
 def pool(skill: Skill, split: Split) -> npt.NDArray[np.int64]:
     """All operand numbers of a split of a skill, ascending."""
     numbers = np.arange(OPERANDS, dtype=np.int64)
-    buckets = [index for index, name in enumerate(_SPLIT_OF_BUCKET) if name == split]
-    numbers = numbers[np.isin(bucket_of(numbers), buckets)]
+    numbers = numbers[np.isin(bucket_of(numbers), _BUCKETS_OF_SPLIT[split])]
     return numbers[skill.accepts(letters_of(numbers))]
 
 
@@ -145,8 +131,8 @@ def answers(skill: Skill, numbers: npt.NDArray[np.int64]) -> list[str]:
 
 def choices(
     skill: Skill, numbers: npt.NDArray[np.int64], generator: np.random.Generator
-) -> tuple[list[list[str]], list[int]]:
-    """Four candidate letters per operand, all from the operand, and the index of the right one.
+) -> list[tuple[str, ...]]:
+    """Candidate answers of a multiple-choice skill: the right letter and three of the operand.
 
     Args:
         skill: a multiple-choice skill.
@@ -154,16 +140,11 @@ def choices(
         generator: draws the three distractors and the order.
 
     Returns:
-        n lists of ``CHOICES`` different letters, and n indices in ``range(CHOICES)``.
+        n tuples of ``CHOICES`` different letters.
     """
-    rows: list[list[str]] = []
-    targets: list[int] = []
+    rows: list[tuple[str, ...]] = []
     operands = text_of(letters_of(numbers))
     for operand, answer in zip(operands, answers(skill, numbers), strict=True):
-        others = sorted(set(operand) - {answer})
-        picked = [others[i] for i in generator.permutation(len(others))[: CHOICES - 1]]
-        row = [answer, *picked]
-        order = generator.permutation(CHOICES)
-        rows.append([row[i] for i in order])
-        targets.append(int(np.argmin(order)))
-    return rows, targets
+        others = generator.permutation(sorted(set(operand) - {answer}))[: CHOICES - 1]
+        rows.append(tuple(str(letter) for letter in generator.permutation([answer, *others])))
+    return rows

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from auto_merge.errors import ConfigError, RecipeError
 from auto_merge.recipe.model import Recipe, Slice
-from auto_merge.strategies.lfs import PUBLISHED_RANGES, LayerwiseFusion, LfsSettings
+from auto_merge.strategies.lfs import LayerwiseFusion
 from auto_merge.strategies.lfs_names import ValueName, parse_selection, parse_value, selection_name
+from auto_merge.strategies.lfs_settings import PUBLISHED_RANGES, LfsSettings
 
 PUBLISHED = sorted((Path(__file__).parents[3] / "shared/published/lfs").rglob("*.json"))
 PAPER_MODELS = (
@@ -188,7 +189,18 @@ def test_ties_density_is_one_minus_the_mask_rate() -> None:
         ({"ranges": {}}, "at least one method"),
         ({"ranges": {"linaer": {}}}, "unknown method; did you mean 'linear'"),
         ({"base": None}, "needs a base model"),
-        ({"models": ("a",), "include_base": False}, "slerp: needs at least two models"),
+        ({"models": ("a",), "include_base": False}, "slerp needs at least two models"),
+        (
+            {"ranges": {"slerp": {"slerp": (0.0, 1.0)}}},
+            "merging_method.slerp.slerp: unknown parameter; did you mean 'slerp_t'",
+        ),
+        ({"ranges": {"linear": {}}}, r"needs a range for weights, for example \{min: 0, max: 1\}"),
+        ({"ranges": {"linear": {"weights": (0.5, 0.5)}}}, "min must be below max, got 0.5 and 0.5"),
+        ({"ranges": {"linear": {"weights": (-1.0, 1.0)}}}, r"weights: must lie within \[0, "),
+        (
+            {"ranges": {"ties": {"param_value_mask_rate": (0.0, 1.5)}}},
+            r"mask_rate: must lie within \[0, 1\], got \[0, 1.5\]",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> None:

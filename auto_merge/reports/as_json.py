@@ -1,0 +1,88 @@
+"""The same reports for machines: JSON-able dictionaries, scores as fractions of one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from auto_merge.reports import summary
+from auto_merge.runs.view import HeldoutRow, RunView
+from auto_merge.trial import TaskScore
+
+
+def status_json(view: RunView) -> dict[str, Any]:
+    """State of a run: counts, incumbent, speed, seconds left (``null`` where unknown)."""
+    steps = summary.best_so_far(view)
+    incumbent = None
+    if steps:
+        best = steps[-1]
+        incumbent = {**best.row.trial.to_json(), "search_score": best.score}
+    return {
+        "name": view.name,
+        "state": view.state,
+        "trials": {
+            "finished": len(summary.finished(view)),
+            "failed": summary.num_failed(view),
+            "asked": len(view.trials),
+            "planned": view.max_trials,
+            "by_status": summary.status_counts(view),
+        },
+        "rungs": list(view.manifest.get("rungs", ())),
+        "incumbent": incumbent,
+        "documents": summary.num_documents(view),
+        "documents_per_second": summary.documents_per_second(view),
+        "active_seconds": view.active_seconds,
+        "waiting_seconds": view.waiting_seconds,
+        "max_seconds": view.max_seconds,
+        "seconds_left": summary.seconds_left(view),
+        "headline": summary.headline(view),
+    }
+
+
+def result_json(view: RunView) -> dict[str, Any] | None:
+    """Held-out result, winner first; ``None`` until the search is complete."""
+    if view.final is None:
+        return None
+    return {
+        "trial": view.final.trial.to_json(),
+        "heldout": [_heldout(row) for row in view.final.heldout],
+        "num_openings": view.final.num_openings,
+    }
+
+
+def failures_json(view: RunView) -> list[dict[str, Any]]:
+    """Failures grouped by status and error, the most common first."""
+    return [
+        {"status": group.status.value, "error": group.error, "trials": list(group.trials)}
+        for group in summary.failure_groups(view)
+    ]
+
+
+def report_json(view: RunView) -> dict[str, Any]:
+    """Status, result and failures in one dictionary."""
+    return {
+        "status": status_json(view),
+        "result": result_json(view),
+        "failures": failures_json(view),
+    }
+
+
+def _heldout(row: HeldoutRow) -> dict[str, Any]:
+    gap = None if row.search_mean is None else row.search_mean - row.mean
+    return {
+        "label": row.label,
+        "mean": row.mean,
+        "search_mean": row.search_mean,
+        "search_minus_heldout": gap,
+        "scores": [_score(score) for score in row.scores],
+        "comparison": None if row.comparison is None else asdict(row.comparison),
+    }
+
+
+def _score(score: TaskScore) -> dict[str, Any]:
+    # JSON has no NaN.
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in asdict(score).items()
+    }

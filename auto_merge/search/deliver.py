@@ -1,0 +1,116 @@
+"""Writes what a person takes home: merged models with their cards, and the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from auto_merge.errors import RunError
+from auto_merge.merging.export import export_model
+from auto_merge.recipe import files
+from auto_merge.recipe.model import Recipe
+from auto_merge.reports.card import CardSource, model_card
+from auto_merge.reports.html import html_report
+from auto_merge.reports.summary import headline
+from auto_merge.runs import reader
+from auto_merge.runs.store import RunStore
+from auto_merge.runs.view import Final, RunView
+from auto_merge.search.candidates import Workbench
+from auto_merge.trial import Trial
+
+REPORT = "report.html"
+BEST = "best"
+
+
+def deliver(store: RunStore, workbench: Workbench, final: Final) -> RunView:
+    """Exports the winner to ``best/`` and writes ``report.html``; returns the finished run.
+
+    Both are this run's own files, so an extended run replaces them.
+    """
+    view = reader.view(store)
+    export_trial(workbench, final.recipe, store.folder / BEST, view, final.trial, overwrite=True)
+    write_html(view, store.folder / REPORT)
+    return view
+
+
+def delivered(folder: Path) -> bool:
+    """Whether both are there."""
+    return (folder / BEST).is_dir() and (folder / REPORT).is_file()
+
+
+def export_trial(
+    workbench: Workbench,
+    recipe: Recipe,
+    out: Path,
+    view: RunView,
+    trial: Trial,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes a trial's model as a Hugging Face folder with card and recipe.
+
+    Raises:
+        CheckpointError: The folder exists and ``overwrite`` is off, or the disk is full.
+    """
+    outcome = view.trials[trial.index].outcome
+    won = view.final is not None and view.final.trial.index == trial.index
+    sources = card_sources(view, recipe)
+    text = recipe_text(recipe, view.manifest["models"], out)
+    card = model_card(
+        name=view.name if won else f"{view.name}, trial {trial.index}",
+        recipe_yaml=text,
+        sources=sources,
+        objectives=view.objectives,
+        heldout=view.final.heldout if won and view.final else (),
+        search_scores=outcome.scores if outcome else (),
+        headline=headline(view) if won else "",
+    )
+    export_model(
+        workbench.plan(recipe),
+        workbench.checkpoints,
+        out,
+        files={"README.md": card, "recipe.yaml": text},
+        overwrite=overwrite,
+    )
+
+
+def recipe_text(recipe: Recipe, models: Mapping[str, Mapping[str, Any]], out: Path) -> str:
+    """The recipe as YAML that can be merged again from inside the folder ``out``.
+
+    Args:
+        recipe: The recipe.
+        models: Role -> mapping with its ``location``.
+        out: Folder that the text will stand in; local models are named relative to it.
+    """
+    places = {}
+    for role in recipe.models():
+        location = str(models[role]["location"])
+        local = Path(location).is_absolute()
+        places[role] = os.path.relpath(location, out.absolute()) if local else location
+    return files.to_yaml(recipe, places)
+
+
+def card_sources(view: RunView, recipe: Recipe) -> list[CardSource]:
+    """The models of a recipe as the run's manifest knows them."""
+    models = view.manifest["models"]
+    return [
+        CardSource(name, models[name]["path"], models[name]["fingerprint"], models[name]["hub_id"])
+        for name in recipe.models()
+    ]
+
+
+def write_html(view: RunView, path: Path) -> None:
+    """Writes the report as one file, whole or not at all.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(html_report(view), "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

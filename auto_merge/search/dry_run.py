@@ -1,0 +1,155 @@
+"""``--dry-run``: checks a configuration as far as this machine can, and says what a run costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from auto_merge.config.run_config import RunConfig
+from auto_merge.errors import CheckpointError
+from auto_merge.optimizers.fidelity import Bracket, rungs
+from auto_merge.search.manifest import brackets, limits_of
+from auto_merge.search.scoring import build_evaluator
+from auto_merge.search.setup import Setup, prepare
+
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was found.
+
+    Attributes:
+        name: Name of the run.
+        checked: What was checked and is right.
+        not_checked: What could not be checked, with the reason.
+        problems: What keeps the configuration from running in this version.
+        rungs: Documents per task at each rung.
+        num_tasks: Number of tasks.
+        max_trials: Largest number of trials; ``None`` if only time limits the run.
+        max_seconds: Largest number of active seconds of the search; ``None`` for no limit.
+        max_documents: Largest number of documents that the trials newly score, all tasks together;
+            ``None`` if only time limits the run.
+        num_hyperparameters: Size of the search space; ``None`` if the models are not here.
+        resident_bytes: Memory of the resident model; ``None`` if the models are not here.
+        source_bytes: Size of the mapped source files; ``None`` if the models are not here.
+    """
+
+    name: str
+    checked: tuple[str, ...]
+    not_checked: tuple[str, ...]
+    problems: tuple[str, ...]
+    rungs: tuple[int, ...]
+    num_tasks: int
+    max_trials: int | None
+    max_seconds: float | None
+    max_documents: int | None
+    num_hyperparameters: int | None
+    resident_bytes: int | None
+    source_bytes: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Text for people."""
+        lines = [f"{self.name}: dry run"]
+        lines += [f"  checked: {text}" for text in self.checked]
+        lines += [f"  not checked: {text}" for text in self.not_checked]
+        lines += [f"  would be refused: {text}" for text in self.problems]
+        steps = ", ".join(str(rung) for rung in self.rungs)
+        lines.append(f"  rungs: {steps} documents per task, {self.num_tasks} tasks")
+        if self.max_trials is not None:
+            lines.append(f"  at most {self.max_trials} trials, {self.max_documents} documents")
+        if self.max_seconds is not None:
+            lines.append(f"  at most {self.max_seconds:g} seconds of search")
+        if self.resident_bytes is not None and self.source_bytes is not None:
+            lines.append(
+                f"  {self.num_hyperparameters} hyperparameters; memory: "
+                f"{self.resident_bytes / 2**20:.0f} MiB for the merged model, "
+                f"{self.source_bytes / 2**20:.0f} MiB of sources mapped from disk"
+            )
+        return lines
+
+
+def dry_run(config: RunConfig) -> DryRun:
+    """Checks a configuration; nothing is merged, scored or written.
+
+    Models that are not on this machine are listed as not checked; everything else that is wrong is
+    an error as in a real run.
+
+    Raises:
+        UserError: Something is wrong.
+    """
+    checked = [f"{config.file}: keys and values"]
+    not_checked: list[str] = []
+    objectives = config.objectives()
+    setup = _setup(config, checked, not_checked)
+    top = config.search.max_budget
+    if setup is not None and not config.problems():
+        top = min(top, build_evaluator(setup, "cpu").max_fidelity)
+        checked.append(f"{len(objectives)} task metrics and their documents")
+    else:
+        not_checked.append("tasks and their documents")
+    stages = brackets(config, top)
+    limits = limits_of(config)
+    return DryRun(
+        name=config.name,
+        checked=tuple(checked),
+        not_checked=tuple(not_checked),
+        problems=config.problems(),
+        rungs=tuple(rungs(stages)),
+        num_tasks=len({objective.task for objective in objectives}),
+        max_trials=limits.max_trials,
+        max_seconds=limits.max_seconds,
+        max_documents=_documents(config, stages, limits.max_trials),
+        num_hyperparameters=len(setup.strategy.space()) if setup else None,
+        resident_bytes=_resident(setup) if setup else None,
+        source_bytes=_mapped(setup) if setup else None,
+    )
+
+
+def _setup(config: RunConfig, checked: list[str], not_checked: list[str]) -> Setup | None:
+    try:
+        setup = prepare(config, dry=True)
+    except CheckpointError as error:
+        if not _absent(config):
+            raise
+        not_checked.append(f"models ({error})")
+        return None
+    checked.append(f"{len(setup.checkpoints)} models: headers, shapes, vocabularies")
+    checked.append("search space and merge plan")
+    return setup
+
+
+def _absent(config: RunConfig) -> bool:
+    """Whether a model is only a hub name, which this machine may not have."""
+    models = [*config.models, *([config.base_model] if config.base_model else [])]
+    return any(model.hub_id is not None for model in models)
+
+
+def _documents(config: RunConfig, stages: Sequence[Bracket], trials: int | None) -> int | None:
+    """Newly scored documents of so many trials: a promotion pays only for what it adds."""
+    if trials is None:
+        return None
+    tasks = len({objective.task for objective in config.objectives()})
+    order: list[int] = []
+    for bracket in stages:
+        before = 0
+        for stage in bracket.stages:
+            order += [stage.fidelity - before] * stage.size
+            before = stage.fidelity
+    rounds, rest = divmod(trials, len(order))
+    return tasks * (rounds * sum(order) + sum(order[:rest]))
+
+
+def _resident(setup: Setup) -> int:
+    count = sum(math.prod(info.shape) for info in setup.donor.tensors.values())
+    return count * _BYTES[setup.cast.dtype]
+
+
+def _mapped(setup: Setup) -> int:
+    return sum(info.nbytes for item in setup.checkpoints.values() for info in item.tensors.values())

@@ -1,0 +1,290 @@
+"""Single recipes: from a search configuration, a recipe file or a trial to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auto_merge.checkpoints.checkpoint import fingerprint
+from auto_merge.config.loading import default_cache_dir
+from auto_merge.config.models import Model, resolve_location
+from auto_merge.config.run_config import RunConfig
+from auto_merge.config.strategies import LfsSection
+from auto_merge.errors import CheckpointError, RecipeError, RunError, UserError, nearest
+from auto_merge.merging.export import export_model
+from auto_merge.merging.plan import Plan, build_plan
+from auto_merge.recipe import files
+from auto_merge.recipe.model import Recipe
+from auto_merge.reports.card import CardSource, model_card
+from auto_merge.runs import reader
+from auto_merge.runs.store import RunStore
+from auto_merge.runs.view import RunView
+from auto_merge.search import deliver
+from auto_merge.search.candidates import Workbench
+from auto_merge.search.conclude import finalists
+from auto_merge.search.evaluate import Examination
+from auto_merge.search.models import open_model
+from auto_merge.search.results import Scored, Written
+from auto_merge.search.setup import Setup, lfs_settings, prepare
+from auto_merge.strategies.lfs import LayerwiseFusion
+from auto_merge.strategies.lfs_names import parse_selection, parse_value
+from auto_merge.trial import Trial
+
+FORMATS = ("recipe", "plan", "mergekit")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a FILE argument turned out to be.
+
+    Attributes:
+        published: Flat search configuration, if it is one.
+        recipe: Recipe, if it is one.
+        models: Role -> place, as a recipe file names them.
+    """
+
+    published: Mapping[str, Any] | None = None
+    recipe: Recipe | None = None
+    models: Mapping[str, str] | None = None
+
+
+def replay(
+    file: str,
+    config: RunConfig,
+    *,
+    export: Path | None,
+    evaluate: bool,
+    overwrite: bool,
+    quiet: bool,
+) -> Scored:
+    """Decodes a stored merge, evaluates it in full and exports it.
+
+    Args:
+        file: Search configuration JSON, recipe, or ``RUN:TRIAL``.
+        config: Names the models and tasks.
+        export: Folder to write, if any.
+        evaluate: Whether to score it on all search and held-out documents.
+        overwrite: Whether ``export`` may exist.
+        quiet: Whether to show no progress.
+
+    Raises:
+        UserError: The file does not fit the configuration, or something is missing.
+    """
+    setup = prepare(config)
+    recipe = _decode(_find(file), setup)
+    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
+    plan = workbench.plan(recipe)
+    written = None
+    if export is not None:
+        written = _write(plan, recipe, workbench, export, _models(config, recipe), overwrite)
+    if not evaluate:
+        return Scored(file, {}, {}, written)
+    scored = Examination(setup, quiet=quiet).examine(file, recipe, ("search", "heldout"))
+    return Scored(scored.subject, scored.scores, scored.means, written)
+
+
+def merge_file(file: Path, out: Path, *, overwrite: bool) -> Written:
+    """Merges a recipe file that names its models.
+
+    Raises:
+        UserError: The recipe is wrong or a model is missing.
+    """
+    found = _find(str(file))
+    if found.recipe is None or found.models is None:
+        raise RecipeError(f"{file}: not a recipe; use replay for search configurations")
+    locations = _locations(found.recipe, found.models, file)
+    checkpoints = {name: open_model(model) for name, model in locations.items()}
+    for checkpoint in checkpoints.values():
+        fingerprint(checkpoint, default_cache_dir())
+    plan = build_plan(found.recipe, checkpoints)
+    workbench = Workbench(checkpoints, device="cpu", dtype=plan.dtype)
+    return _write(plan, found.recipe, workbench, out, locations, overwrite)
+
+
+def export_trial(run: Path, trial: str, out: Path, *, overwrite: bool) -> Written:
+    """Writes a trial of a run as a model folder.
+
+    Args:
+        run: Run folder.
+        trial: Trial number, or ``best``.
+        out: Folder to write.
+        overwrite: Whether ``out`` may exist.
+
+    Raises:
+        UserError: There is no such trial, or its models are gone or have changed.
+    """
+    store = RunStore(run)
+    view = reader.view(store)
+    chosen = _trial(view, run, trial)
+    setup = _recorded_setup(store)
+    recipe = setup.strategy.decode(chosen.configuration)
+    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
+    deliver.export_trial(workbench, recipe, out, view, chosen, overwrite=overwrite)
+    plan = workbench.plan(recipe)
+    return Written(str(out), plan.digest, len(plan.steps))
+
+
+def show_recipe(file: str, config: RunConfig | None, form: str) -> tuple[Any, str]:
+    """Returns a decoded recipe or its plan, as JSON-able data and as text.
+
+    Raises:
+        UserError: The file cannot be decoded, or the format is unknown.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format {form!r}: unknown{nearest(form, FORMATS)}")
+    if form == "mergekit":
+        raise UserError("--format mergekit is not available in this version; use recipe or plan")
+    found = _find(file)
+    if form == "recipe":
+        recipe, models = _recipe_only(found, file, config)
+        return files.to_data(recipe, models), files.to_yaml(recipe, models)
+    if config is None:
+        raise UserError("--format plan needs --config, which names the models")
+    setup = prepare(config)
+    plan = build_plan(_decode(found, setup), setup.checkpoints, dtype=setup.cast.dtype)
+    return _plan_data(plan), "\n".join(_plan_lines(plan))
+
+
+def _find(file: str) -> Found:
+    run, _, trial = file.rpartition(":")
+    if run and trial and RunStore.exists(Path(run)):
+        return _from_run(Path(run), trial)
+    path = Path(file)
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise RecipeError(f"{file}: cannot be read: {reason}") from None
+    data = files.parse(text, file)
+    if isinstance(data, dict) and any(
+        parse_selection(str(key)) is not None or parse_value(str(key)) for key in data
+    ):
+        return Found(published=data)
+    known = files.from_data(data, file)
+    return Found(recipe=known.recipe, models=known.models)
+
+
+def _from_run(run: Path, trial: str) -> Found:
+    return Found(published=_trial(reader.view(RunStore(run)), run, trial).configuration)
+
+
+def _trial(view: RunView, run: Path, name: str) -> Trial:
+    """The trial with a number, or the winner, or the best so far."""
+    if name == "best":
+        return view.final.trial if view.final else finalists(view, 1)[0]
+    if not name.isdigit() or int(name) >= len(view.trials):
+        raise RunError(f"{run}: no trial {name!r}; it has 0 to {len(view.trials) - 1}, and best")
+    return view.trials[int(name)].trial
+
+
+def _decode(found: Found, setup: Setup) -> Recipe:
+    if found.recipe is not None:
+        return found.recipe
+    assert found.published is not None, "a file is one or the other"
+    return setup.strategy.decode(setup.strategy.encode(found.published))
+
+
+def _recipe_only(
+    found: Found, file: str, config: RunConfig | None
+) -> tuple[Recipe, Mapping[str, str]]:
+    """Decodes without opening a model: the file itself tells the number of layer groups."""
+    if found.recipe is not None:
+        return found.recipe, found.models or {}
+    if config is None:
+        raise UserError(f"{file}: a search configuration needs --config, which names its models")
+    assert found.published is not None, "a file is one or the other"
+    groups = [parse_selection(key) for key in found.published]
+    section = config.settings
+    assert isinstance(section, LfsSection), "the only strategy there is"
+    count = max((group for group in groups if group is not None), default=0) + 1
+    settings = lfs_settings(config, count * section.layer_granularity, None)
+    strategy = LayerwiseFusion(settings)
+    models = [*config.models, *([config.base_model] if config.base_model else [])]
+    recipe = strategy.decode(strategy.encode(found.published))
+    return recipe, {model.name: model.path for model in models}
+
+
+def _recorded_setup(store: RunStore) -> Setup:
+    """Opens a run's models again and checks that they are the same."""
+    from auto_merge.config.loading import load_resolved
+
+    setup = prepare(load_resolved(store.manifest["config"], store.folder))
+    for name, model in store.manifest["models"].items():
+        if setup.checkpoints[name].fingerprint != model["fingerprint"]:
+            raise CheckpointError(
+                f"model {name!r} ({setup.checkpoints[name].path}) has changed since the run "
+                f"{store.folder}; put the old files back"
+            )
+    return setup
+
+
+def _locations(recipe: Recipe, models: Mapping[str, str], file: Path) -> dict[str, Model]:
+    located = {}
+    for role in recipe.models():
+        path = models.get(role, role)
+        located[role] = Model(role, path, resolve_location(path, file.parent))
+    return located
+
+
+def _models(config: RunConfig, recipe: Recipe) -> dict[str, Model]:
+    models = [*config.models, *([config.base_model] if config.base_model else [])]
+    return {model.name: model for model in models if model.name in recipe.models()}
+
+
+def _write(
+    plan: Plan,
+    recipe: Recipe,
+    workbench: Workbench,
+    out: Path,
+    models: Mapping[str, Model],
+    overwrite: bool,
+) -> Written:
+    text = deliver.recipe_text(
+        recipe, {role: {"location": model.location} for role, model in models.items()}, out
+    )
+    sources = [
+        CardSource(role, model.path, workbench.checkpoints[role].fingerprint, model.hub_id)
+        for role, model in models.items()
+    ]
+    export_model(
+        plan,
+        workbench.checkpoints,
+        out,
+        files={
+            "README.md": model_card(name=out.name, recipe_yaml=text, sources=sources),
+            "recipe.yaml": text,
+        },
+        overwrite=overwrite,
+    )
+    return Written(str(out), plan.digest, len(plan.steps))
+
+
+def _plan_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "digest": plan.digest,
+        "dtype": plan.dtype,
+        "steps": [
+            {
+                "output": step.output,
+                "shape": list(step.shape),
+                "method": step.call.method,
+                "inputs": [list(reference) for reference in step.inputs],
+                "base": list(step.base) if step.base else None,
+                "arguments": dict(step.call.arguments),
+                "digest": step.digest,
+            }
+            for step in plan.steps
+        ],
+    }
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    lines = [f"# {len(plan.steps)} tensors, {plan.dtype}, digest {plan.digest[:12]}"]
+    for step in plan.steps:
+        inputs = ", ".join(f"{role}:{name}" for role, name in step.inputs)
+        numbers = ", ".join(f"{key}={value}" for key, value in step.call.arguments.items())
+        base = f" on {step.base[0]}:{step.base[1]}" if step.base else ""
+        lines.append(f"{step.output} = {step.call.method}({inputs}){base} [{numbers}]")
+    return lines

@@ -1,0 +1,252 @@
+"""Runs a configuration: a new search, or the rest of one that was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from auto_merge.config.run_config import RunConfig, differing_keys
+from auto_merge.errors import RunError
+from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
+from auto_merge.optimizers.hyperband import HyperbandOptimizer
+from auto_merge.optimizers.proposer import Proposer, RandomProposer
+from auto_merge.recipe import files
+from auto_merge.reports.progress import SearchProgress
+from auto_merge.runs import reader
+from auto_merge.runs.store import RunStore
+from auto_merge.runs.view import Final, RunView
+from auto_merge.search.candidates import Workbench
+from auto_merge.search.conclude import Conclusion, Finalist, finalists
+from auto_merge.search.deliver import deliver, delivered
+from auto_merge.search.loop import Limits, SearchLoop
+from auto_merge.search.manifest import brackets, identity, limits_of, manifest
+from auto_merge.search.scoring import build_evaluator, resolve_device
+from auto_merge.search.setup import Setup, prepare
+from auto_merge.search.stopping import StopRequest, stop_on_signals
+from auto_merge.search.worker import LocalWorker
+from auto_merge.trial import Outcome, Trial
+
+
+def run(config: RunConfig, *, quiet: bool = False) -> RunView:
+    """Searches until the limits of the configuration and concludes; resumes what is there.
+
+    Args:
+        config: The configuration.
+        quiet: Whether to show no progress.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        UserError: Something is wrong with configuration, models, tasks or folder.
+        AutoMergeError: The run cannot go on.
+        Interrupted: Somebody asked to stop; the same call goes on from there.
+    """
+    setup = prepare(config)
+    store = _existing(setup)
+    if store is not None and _nothing_left(store, config):
+        return reader.view(store)
+    device = resolve_device(config.evaluation.device)
+    evaluator = build_evaluator(setup, device)
+    if store is None:
+        store = RunStore.create(config.output_path, manifest(setup, evaluator, device))
+    request = StopRequest()
+    with store.lock(), stop_on_signals(request):
+        return Session(setup, store, evaluator, device, request, quiet).go()
+
+
+def _existing(setup: Setup) -> RunStore | None:
+    folder = setup.config.output_path
+    if not RunStore.exists(folder):
+        RunStore.check_free(folder)
+        return None
+    store = RunStore(folder)
+    store.refuse_if_locked()
+    mine, theirs = identity(setup), store.manifest["identity"]
+    if mine != theirs:
+        keys = ", ".join(differing_keys(theirs, mine))
+        raise RunError(
+            f"{folder}: holds a run with other settings ({keys}); choose another --output, "
+            "or set these keys back to resume it"
+        )
+    return store
+
+
+def _nothing_left(store: RunStore, config: RunConfig) -> bool:
+    """Whether the run is complete and the configuration asks for no more than it had."""
+    seen = reader.view(store)
+    if seen.state != "complete" or not delivered(store.folder):
+        return False
+    wanted = limits_of(config)
+    return _covers(seen.max_trials, wanted.max_trials) and _covers(
+        seen.max_seconds, wanted.max_seconds
+    )
+
+
+def _covers(had: float | None, wanted: float | None) -> bool:
+    """Whether a limit that was reached lies at or above the wanted one; ``None`` is no limit."""
+    return had is None or (wanted is not None and wanted <= had)
+
+
+class Session:
+    """One process's work on a locked run.
+
+    Args:
+        setup: The opened configuration.
+        store: The run, locked by the caller.
+        evaluator: Scores candidates.
+        device: Where the merged model lives.
+        request: Polled between chunks.
+        quiet: Whether to show no progress.
+
+    Attributes:
+        workbench: Where candidates are merged.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        store: RunStore,
+        evaluator: HarnessEvaluator,
+        device: str,
+        request: StopRequest,
+        quiet: bool,
+    ) -> None:
+        self._setup = setup
+        self._store = store
+        self._evaluator = evaluator
+        self._request = request
+        self._quiet = quiet
+        config = setup.config
+        self.workbench = Workbench(
+            setup.checkpoints,
+            device=device,
+            dtype=setup.cast.dtype,
+            in_memory=config.evaluation.in_memory,
+            scratch=config.cache_dir / "scratch",
+        )
+
+    def go(self) -> RunView:
+        """Searches, concludes and writes the results."""
+        limits = limits_of(self._setup.config)
+        self._store.set_fact(reader.LIMITS_FACT, asdict(limits))
+        seen = reader.view(self._store)
+        progress = SearchProgress(
+            max_trials=limits.max_trials,
+            max_seconds=limits.max_seconds,
+            rungs=tuple(self._store.manifest["rungs"]),
+            trials_done=sum(row.outcome is not None for row in seen.trials),
+            active_seconds=seen.active_seconds,
+            quiet=self._quiet,
+        )
+        with progress:
+            self.search(limits, progress)
+            final = self.conclude(progress)
+            progress.phase("writing the merged model and the report")
+            return deliver(self._store, self.workbench, final)
+
+    def search(self, limits: Limits, progress: SearchProgress) -> None:
+        """Runs trials until a limit is reached.
+
+        Raises:
+            Interrupted: Asked to stop.
+        """
+        optimizer = self._optimizer()
+        worker = LocalWorker(
+            self.workbench,
+            self._evaluator,
+            self._setup.objectives,
+            trial_seconds=self._setup.config.evaluation.trial_seconds,
+            should_stop=self._request,
+            on_progress=progress.documents,
+        )
+        loop = SearchLoop(
+            self._store,
+            self._setup.strategy,
+            optimizer,
+            worker,
+            limits,
+            _Recorder(self._store, self._setup, progress),
+            self._request,
+        )
+        try:
+            if not loop.run():
+                raise Interrupted
+        finally:
+            optimizer.close()
+
+    def _optimizer(self) -> HyperbandOptimizer:
+        config, strategy = self._setup.config, self._setup.strategy
+        space = strategy.space()
+        points = list(strategy.initial_design())
+        if config.search.random_init_points:
+            space.seed(config.random_seed)
+            extra = space.sample_configuration(config.search.random_init_points)
+            points += [("random", dict(item)) for item in _listed(extra)]
+        stages = brackets(config, self._store.manifest["top_fidelity"])
+        optimizer = HyperbandOptimizer(stages, points, self._proposer(space))
+        optimizer.restore(
+            ("ask", event.asked()) if event.kind == "ask" else ("tell", event.trial, event.told())
+            for event in self._store.events()
+        )
+        return optimizer
+
+    def _proposer(self, space: Any) -> Proposer:
+        config = self._setup.config
+        if config.search.optimizer == "random":
+            return RandomProposer(space, config.random_seed)
+        from auto_merge.optimizers.smac_proposer import SmacProposer
+
+        return SmacProposer(space, config.random_seed)
+
+    def conclude(self, progress: SearchProgress) -> Final:
+        """Chooses the winner, compares it on held-out documents and stores the result."""
+        decode = self._setup.strategy.decode
+        candidates = [
+            Finalist(trial, decode(trial.configuration))
+            for trial in finalists(reader.view(self._store))
+        ]
+        conclusion = Conclusion(
+            self.workbench,
+            self._evaluator,
+            self._setup.objectives,
+            self._setup.cast,
+            search_fidelity=self._store.manifest["top_fidelity"],
+            heldout_fidelity=self._store.manifest["heldout_fidelity"],
+            should_stop=self._request,
+            announce=progress.phase,
+            on_progress=progress.documents,
+        )
+        openings = self._store.fact(reader.OPENINGS_FACT, 0)
+        final = conclusion.conclude(candidates, openings)
+        self._store.set_fact(reader.OPENINGS_FACT, final.num_openings)
+        told = sum(event.kind == "tell" for event in self._store.events())
+        self._store.set_fact(reader.FINAL_FACT, reader.final_to_data(final, told))
+        return final
+
+
+class _Recorder:
+    """Passes what happens on to the progress display and keeps the incumbent's recipe."""
+
+    def __init__(self, store: RunStore, setup: Setup, progress: SearchProgress) -> None:
+        self._store = store
+        self._setup = setup
+        self._progress = progress
+        self._best = -1
+
+    def trial_started(self, trial: Trial) -> None:
+        self._progress.trial_started(trial)
+
+    def trial_finished(
+        self, trial: Trial, outcome: Outcome, incumbent: tuple[Trial, Outcome] | None
+    ) -> None:
+        if incumbent is not None and incumbent[0].index != self._best:
+            self._best = incumbent[0].index
+            recipe = self._setup.strategy.decode(incumbent[0].configuration)
+            self._store.set_fact(reader.INCUMBENT_FACT, files.to_data(recipe))
+        self._progress.trial_finished(trial, outcome, incumbent)
+
+
+def _listed(sample: Any) -> Sequence[Any]:
+    return sample if isinstance(sample, list) else [sample]
