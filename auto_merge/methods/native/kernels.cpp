@@ -128,14 +128,15 @@ struct Ties {
   // Both possible results of the elements with a tie.
   void record(int64_t block, const float* b, const float* tied, const float* deltas,
               Part& part) const {
-    const auto count = std::count_if(tied, tied + kBlock, [](float x) { return x != 0.0f; });
-    if (count == 0) return;
+    int32_t count = 0;
+    for (int64_t j = 0; j < kBlock; ++j) count += tied[j] != 0.0f ? 1 : 0;
     if (count > kBlock / 8) {
       part.blocks.push_back(block);
       return;
     }
-    for (int64_t j = 0; j < kBlock; ++j) {
+    for (int64_t j = 0; count > 0; ++j) {
       if (tied[j] == 0.0f) continue;
+      --count;
       float sum[2] = {0.0f, 0.0f};
       float mass[2] = {0.0f, 0.0f};
       for (size_t i = 0; i < sources.size(); ++i) {
