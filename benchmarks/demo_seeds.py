@@ -112,7 +112,10 @@ def main() -> None:
         ],
         rows,
     )
-    lines += ["", f"Won: {won} of {len(rows)}. Points on the mean of the skills, paired 95 % interval."]
+    lines += [
+        "",
+        f"Won: {won} of {len(rows)}. Points on the mean of the skills, paired 95 % interval.",
+    ]
     keep("demo_seeds", lines)
 
 

@@ -52,7 +52,9 @@ def search_once(seed: int, optimizer: str, trials: int, config: Path, work: Path
     }
 
 
-def in_process(seed: int, optimizer: str, options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def in_process(
+    seed: int, optimizer: str, options: argparse.Namespace, work: Path
+) -> dict[str, Any]:
     result = work / f"result_{optimizer}_{seed}.json"
     if not result.exists():
         command = [sys.executable, __file__, "--one", str(seed), optimizer, "--work", str(work)]

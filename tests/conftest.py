@@ -14,6 +14,7 @@ for name, value in {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
     # Compiled kernels are kept between runs of the tests, everything else goes to tmp_path.
     "AUTO_MERGE_CACHE": str(Path(tempfile.gettempdir()) / f"auto-merge-tests-{os.getuid()}"),
     "HYPOTHESIS_STORAGE_DIRECTORY": str(Path(tempfile.gettempdir()) / "auto-merge-hypothesis"),

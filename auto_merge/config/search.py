@@ -41,9 +41,6 @@ class SearchSection(Section):
     be raised later to extend a run."""
     workers: Positive = 1
     """Processes that evaluate, at least 1; one in this version."""
-    retrain_every: Positive = 4
-    """New outcomes between two fits of SMAC's surrogate, at least 1: small is sharper, large is
-    faster."""
     eta: Annotated[int, Field(strict=True, ge=2)] = 3
     """Of a rung's configurations one in `eta` is promoted, and each rung has `eta` times the
     documents of the one below; at least 2."""

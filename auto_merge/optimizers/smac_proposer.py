@@ -77,22 +77,22 @@ class SmacProposer:
     def _request(self, history: Sequence[Observation]) -> dict[str, Any] | None:
         """Returns what is to be sent, or ``None`` if it is the turn of a random configuration."""
         told = [entry for entry in history if entry.status is not None]
-        costs = [entry.cost for entry in told if entry.status is Status.SUCCESS]
+        costs = {
+            entry.config_id: entry.cost
+            for entry in told
+            if entry.status is Status.SUCCESS and entry.cost is not None
+        }
         if len(told) < MIN_ROWS or len(costs) < MIN_SUCCESSES:
             return None
         seed = child_seed(self._seed, "smac", len(history))
         if random.Random(seed).random() < RANDOM_SHARE:
             return None
         # A failure tells where not to go; a cost far outside the others would bend the surrogate.
-        worst = max(cost for cost in costs if cost is not None)
+        worst = max(costs.values())
         return {
             "seed": seed,
             "rows": [
-                [
-                    dict(entry.configuration),
-                    entry.cost if entry.status is Status.SUCCESS else worst,
-                    entry.fidelity,
-                ]
+                [dict(entry.configuration), costs.get(entry.config_id, worst), entry.fidelity]
                 for entry in told
             ],
             "pending": [dict(entry.configuration) for entry in history if entry.status is None],

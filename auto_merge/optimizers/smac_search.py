@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ _NUM_GENERATIONS = 6
 _STEP = 0.15
 _SWITCH_RATE = 0.15
 _GOOD_SHARE = 0.5
-_CAUTION = 1.0
+_TOGETHER_RATE = 0.5
 
 
 class ExpectedImprovement(EI):  # type: ignore[misc]
@@ -35,7 +36,7 @@ class ExpectedImprovement(EI):  # type: ignore[misc]
 
     def _compute(self, X: Array) -> Array:
         mean, variance = self._model.predict_marginalized(X)
-        deviation = _CAUTION * np.sqrt(variance)
+        deviation = np.sqrt(variance)
         z = (self._eta - self._xi - mean) / deviation
         return np.asarray(np.maximum(deviation * (z * norm.cdf(z) + norm.pdf(z)), 0.0))
 
@@ -45,7 +46,8 @@ class EvolutionarySearch(AbstractAcquisitionMaximizer):  # type: ignore[misc]
 
     Starts at the observed configurations with the best predicted cost. A mutant changes between one
     and all of its active numerical hyperparameters (log-uniformly many) by normal steps, and now
-    and then a categorical one; hyperparameters that become active take their values from some
+    and then a categorical one. Half of the mutants give the same step to hyperparameters whose
+    names differ in numbers only. Hyperparameters that become active take their values from some
     observed configuration that uses them. The candidates with the best acquisition value are the
     parents of the next generation, so the search stays near what is known to be good and still
     moves along many dimensions at once, which one-exchange neighbourhoods cannot.
@@ -70,6 +72,7 @@ class EvolutionarySearch(AbstractAcquisitionMaximizer):  # type: ignore[misc]
             for column, hp in enumerate(hyperparameters)
             if self._numerical[column] and not isinstance(hp, UniformFloatHyperparameter)
         ]
+        self._twins = _first_twins(list(space))
         self._conditions = [
             (column, space.parent_conditions_of[hp.name])
             for column, hp in enumerate(hyperparameters)
@@ -99,8 +102,11 @@ class EvolutionarySearch(AbstractAcquisitionMaximizer):  # type: ignore[misc]
         numerical, categorical = active & self._numerical, active & ~self._numerical
         num_numerical = np.maximum(numerical.sum(axis=1), 1)
         share = np.exp(rng.uniform(-np.log(num_numerical), 0.0))
-        moved = numerical & (rng.random_sample(mutants.shape) < share[:, None])
+        drawn = rng.random_sample(mutants.shape) < share[:, None]
         steps = rng.normal(0.0, _STEP, size=mutants.shape)
+        together = (rng.random_sample(count) < _TOGETHER_RATE)[:, None]
+        moved = np.where(together, numerical & drawn[:, self._twins], numerical & drawn)
+        steps = np.where(together, steps[:, self._twins], steps)
         mutants = np.where(moved, _reflect(mutants + steps), mutants)
         fresh = rng.random_sample(mutants.shape)
         fresh = np.where(self._numerical, fresh, np.floor(fresh * self._sizes))
@@ -120,6 +126,17 @@ class EvolutionarySearch(AbstractAcquisitionMaximizer):  # type: ignore[misc]
             for condition in conditions:
                 columns[column, ~condition.satisfied_by_vector_array(columns)] = np.nan
         return np.ascontiguousarray(columns.T)
+
+
+def _first_twins(names: Sequence[str]) -> Array:
+    """Maps every column to the first one whose name differs from its own in numbers only.
+
+    Such hyperparameters repeat one another, as those of the layer groups do.
+    """
+    first: dict[str, int] = {}
+    return np.array(
+        [first.setdefault(re.sub(r"\d+", "#", name), column) for column, name in enumerate(names)]
+    )
 
 
 def _reflect(values: Array) -> Array:

@@ -150,21 +150,25 @@ class Conclusion:
         return contenders
 
     def _best_single_scale(self) -> Contender:
-        """The scale with the best search score; ties go to the smaller scale."""
-        best: tuple[float, Contender] | None = None
-        for scale in SINGLE_SCALES:
-            recipe = self._cast.single_scale(scale)
-            contender = Contender(f"best single scale ({scale:g})", recipe)
-            mean = self._mean(self._score(contender, "search"))
-            if best is None or mean > best[0]:
-                best = mean, contender
-        assert best is not None, "there is at least one scale"
-        return best[1]
+        """The scale with the best search score: on a grid, then between its neighbours."""
+        means = {scale: self._mean_at_scale(scale) for scale in SINGLE_SCALES}
+        best = max(means, key=lambda scale: means[scale])
+        for scale in (round(best - 0.05, 2), round(best + 0.05, 2)):
+            means[scale] = self._mean_at_scale(scale)
+        best = max(means, key=lambda scale: means[scale])
+        return self._single_scale(best)
+
+    def _mean_at_scale(self, scale: float) -> float:
+        return self._mean(self._score(self._single_scale(scale), "search"))
+
+    def _single_scale(self, scale: float) -> Contender:
+        return Contender(f"best single scale ({scale:g})", self._cast.single_scale(scale))
 
     def _score(
         self, contender: Contender, split: Literal["search", "heldout"]
     ) -> Sequence[TaskScore]:
-        self._announce(f"{contender.label} on {_DOCUMENTS[split]} documents")
+        label = contender.label.removeprefix("best single ")
+        self._announce(f"{label} on {_DOCUMENTS[split]} documents")
         return self._evaluator.evaluate(
             self._workbench.candidate(contender.recipe),
             self._fidelity(split),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from auto_merge.errors import AutoMergeError
+from auto_merge.optimizers.proposer import SpaceExhaustedError
 from auto_merge.recipe.model import Recipe
 from auto_merge.runs.store import Clock, RunStore
 from auto_merge.seams import Optimizer, Strategy, Worker
@@ -105,12 +106,15 @@ class SearchLoop:
 
     def _first(self, asker: ThreadPoolExecutor) -> Trial | None:
         if self._pending:
-            return self._pending[0] if self._may_start(self._pending[0]) else None
+            left = self._pending.pop()
+            return left if self._may_start(left) else None
         started = time.monotonic()
         future = self._ask_ahead(asker)
         if future is None:
             return None
-        trial = future.result()
+        trial = self._answer(future)
+        if trial is None:
+            return None
         seconds = time.monotonic() - started
         self._advance(seconds, seconds, 0)
         self._store.append(self.clock, ask=trial, tell=None)
@@ -123,7 +127,7 @@ class SearchLoop:
         self._watcher.trial_started(trial)
         outcome = self._worker.run(trial, self._recipe(trial))
         worked = time.monotonic()
-        following = future.result() if future is not None else None
+        following = self._answer(future)
         self._optimizer.tell(trial, outcome)
         self._outcomes[trial.index] = outcome
         done = time.monotonic()
@@ -132,7 +136,21 @@ class SearchLoop:
         self._store.append(self.clock, ask=following, tell=(trial, outcome))
         self._watcher.trial_finished(trial, outcome, self._incumbent())
         self._stop_if_hopeless()
+        if future is not None and following is None:
+            # A small space is used up; with this outcome a promotion may have become due.
+            return self._first(asker)
         return following if following is not None and self._may_start(following) else None
+
+    def _answer(self, future: Future[Trial] | None) -> Trial | None:
+        """The asked trial; ``None`` if none was asked for or the space is used up."""
+        if future is None:
+            return None
+        try:
+            trial = future.result()
+        except SpaceExhaustedError:
+            return None
+        self._num_asked += 1
+        return trial
 
     def _recipe(self, trial: Trial) -> Recipe:
         return self._strategy.decode(trial.configuration)
@@ -143,7 +161,6 @@ class SearchLoop:
             return None
         if self._out_of_time():
             return None
-        self._num_asked += 1
         return asker.submit(self._optimizer.ask)
 
     def _may_start(self, trial: Trial) -> bool:

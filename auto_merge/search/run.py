@@ -9,8 +9,8 @@ from typing import Any
 from auto_merge.config.run_config import RunConfig, differing_keys
 from auto_merge.errors import RunError
 from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
+from auto_merge.optimizers import PROPOSERS
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
-from auto_merge.optimizers.proposer import Proposer, RandomProposer
 from auto_merge.recipe import files
 from auto_merge.reports.progress import SearchProgress
 from auto_merge.runs import reader
@@ -185,20 +185,13 @@ class Session:
             extra = space.sample_configuration(config.search.random_init_points)
             points += [("random", dict(item)) for item in _listed(extra)]
         stages = brackets(config, self._store.manifest["top_fidelity"])
-        optimizer = HyperbandOptimizer(stages, points, self._proposer(space))
+        proposer = PROPOSERS.get(config.search.optimizer)(space, config.random_seed)
+        optimizer = HyperbandOptimizer(stages, points, proposer)
         optimizer.restore(
             ("ask", event.asked()) if event.kind == "ask" else ("tell", event.trial, event.told())
             for event in self._store.events()
         )
         return optimizer
-
-    def _proposer(self, space: Any) -> Proposer:
-        config = self._setup.config
-        if config.search.optimizer == "random":
-            return RandomProposer(space, config.random_seed)
-        from auto_merge.optimizers.smac_proposer import SmacProposer
-
-        return SmacProposer(space, config.random_seed)
 
     def conclude(self, progress: SearchProgress) -> Final:
         """Chooses the winner, compares it on held-out documents and stores the result."""

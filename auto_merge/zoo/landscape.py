@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--documents", type=int, default=200, help="search documents per skill")
     parser.add_argument("--heldout", type=int, default=1500, help="held-out documents per skill")
     parser.add_argument("--evaluations", type=int, default=150, help="candidates per search")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="search seeds")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1], help="search seeds")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     counts = (options.documents, options.heldout, options.evaluations)

@@ -7,6 +7,7 @@ first), so that every split of every skill is a plain array of numbers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -112,11 +113,14 @@ def bucket_of(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return buckets.astype(np.int64)
 
 
+@functools.cache
 def pool(skill: Skill, split: Split) -> npt.NDArray[np.int64]:
-    """All operand numbers of a split of a skill, ascending."""
+    """All operand numbers of a split of a skill, ascending; read-only, computed once."""
     numbers = np.arange(OPERANDS, dtype=np.int64)
     numbers = numbers[np.isin(bucket_of(numbers), _BUCKETS_OF_SPLIT[split])]
-    return numbers[skill.accepts(letters_of(numbers))]
+    numbers = numbers[skill.accepts(letters_of(numbers))]
+    numbers.flags.writeable = False
+    return numbers
 
 
 def prompts(skill: Skill, numbers: npt.NDArray[np.int64]) -> list[str]:

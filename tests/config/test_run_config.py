@@ -132,7 +132,6 @@ def test_spelling_out_defaults_is_the_same_run(write: Write) -> None:
         "evaluation.tasks.0.bounds=[0, 1]",
         "evaluation.tasks.0.direction=maximize",
         "include_base=true",
-        "search.retrain_every=4",
     ]
     assert load_config(write(), spelled).identity() == load_config(write()).identity()
 

@@ -14,7 +14,7 @@ from auto_merge.zoo.models import build_model
 from auto_merge.zoo.scoring import IGNORED, PROMPT, WIDTH, Mixture, encode
 from auto_merge.zoo.skills import LENGTH, SKILLS, bucket_of
 
-TINY = replace(train.BASE, batch_size=16, stop_mean=0.0, stop_each=0.0, check_every=2)
+TINY = replace(train.BASE, batch_size=16, stop_mean=0.0, stop_each=0.0, check_every=2, watched=(0,))
 
 
 def test_rate_warms_up_and_decays_to_a_tenth() -> None:
@@ -73,7 +73,7 @@ def test_script_refuses_a_folder_with_content(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_same_seed_same_weights_whatever_the_number_of_processes() -> None:
-    tiny = {name: replace(TINY, watched=(0,)) for name in ("reverse", "sort")}
+    tiny = dict.fromkeys(("reverse", "sort"), TINY)
     first = train.train(3, TINY, tiny, processes=1)
     second = train.train(3, TINY, tiny, processes=2)
     other = train.train(4, TINY, tiny, processes=2)
