@@ -154,7 +154,8 @@ def _origin(view: RunView) -> str:
         trial = view.final.trial
         origin = f", proposed by {clean(trial.origin)}" if trial.origin else ""
         return (
-            f"Trial {trial.index}{origin}, chosen on {trial.fidelity:,} search documents per task."
+            f"Trial {trial.index}{origin}: of the few trials with the lowest cost the one with the "
+            "best score on all search documents."
         )
     return "The best model so far; the search is not complete."
 

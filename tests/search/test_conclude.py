@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from auto_merge.errors import AutoMergeError
+from auto_merge.evaluation.evaluator import Counts
+from auto_merge.evaluation.scores import DocumentScores, task_score
+from auto_merge.recipe.model import Recipe
+from auto_merge.runs.view import RunView, TrialRow
+from auto_merge.search.baselines import Cast
+from auto_merge.search.conclude import Conclusion, Finalist, compare, finalists
+from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial
+
+OBJECTIVE = Objective("t", "acc,none")
+CAST = Cast(("a", "b"), "base", 2, "float32")
+DOCUMENTS = 200
+
+
+def scores(values: Any, task: str = "t", leaves: tuple[str, ...] = ()) -> DocumentScores:
+    values = np.asarray(values, dtype=np.float64)
+    count = len(values)
+    names = leaves or (task,) * count
+    documents = tuple(f"d{i}" for i in range(count))
+    return DocumentScores(
+        task, "acc,none", values, np.full(count, 1 / count), names, documents, None
+    )
+
+
+class Oracle:
+    """An evaluator that knows every recipe's accuracy on either kind of documents."""
+
+    def __init__(self, accuracy: Callable[[Recipe, str], float]) -> None:
+        self.accuracy = accuracy
+        self.last_counts = Counts()
+        self.opened: list[Recipe] = []
+
+    def evaluate(
+        self, candidate: Recipe, fidelity: int, *, split: str, **kwargs: object
+    ) -> tuple[TaskScore, ...]:
+        if split == "heldout":
+            self.opened.append(candidate)
+        self.last_counts = Counts(scored=1)
+        return tuple(task_score(item) for item in self.document_scores(candidate, fidelity, split))
+
+    def document_scores(
+        self, candidate: Recipe, fidelity: int, split: str
+    ) -> tuple[DocumentScores, ...]:
+        right = round(DOCUMENTS * self.accuracy(candidate, split))
+        return (scores([1.0] * right + [0.0] * (DOCUMENTS - right)),)
+
+
+class Bench:
+    """A workbench whose candidates are the recipes themselves."""
+
+    def candidate(self, recipe: Recipe) -> Recipe:
+        return recipe
+
+
+def conclusion(oracle: Oracle) -> Conclusion:
+    return Conclusion(
+        Bench(),  # type: ignore[arg-type]
+        oracle,  # type: ignore[arg-type]
+        (OBJECTIVE,),
+        CAST,
+        search_fidelity=DOCUMENTS,
+        heldout_fidelity=DOCUMENTS,
+        should_stop=lambda: False,
+        announce=lambda text: None,
+    )
+
+
+def finalist(index: int, scale: float) -> Finalist:
+    return Finalist(Trial(index, index, {}, 10), CAST.single_scale(scale))
+
+
+def scale_of(recipe: Recipe) -> float | None:
+    part = recipe.slices[0]
+    return part.parameters["scale"][0].value if part.method == "task_arithmetic" else None
+
+
+def test_winner_is_chosen_on_search_documents_alone() -> None:
+    def accuracy(recipe: Recipe, split: str) -> float:
+        scale = scale_of(recipe)
+        if scale == 5.0:
+            return 0.9 if split == "search" else 0.5
+        if scale == 6.0:
+            return 0.8
+        return 0.4
+
+    final = conclusion(Oracle(accuracy)).conclude([finalist(0, 6.0), finalist(1, 5.0)], 2)
+    assert final.trial.index == 1
+    assert final.num_openings == 3
+    best = final.heldout[0]
+    assert (best.label, best.mean, best.search_mean) == ("best", 0.5, 0.9)
+    assert best.comparison is None
+
+
+def test_only_chosen_models_see_held_out_documents() -> None:
+    oracle = Oracle(lambda recipe, split: 0.5)
+    conclusion(oracle).conclude([finalist(0, 5.0), finalist(1, 6.0)], 0)
+    # Winner, two sources, base, average, one scale: the other finalist and scales stay outside.
+    assert len(oracle.opened) == 6
+
+
+def test_single_scale_is_refined_between_grid_points() -> None:
+    def accuracy(recipe: Recipe, split: str) -> float:
+        scale = scale_of(recipe)
+        return 0.5 if scale is None else max(0.0, 0.9 - abs(scale - 0.35))
+
+    final = conclusion(Oracle(accuracy)).conclude([finalist(0, 5.0)], 0)
+    assert final.heldout[-1].label == "best single scale (0.35)"
+
+
+def test_comparison_is_paired_and_signed() -> None:
+    first, second = scores([1.0] * 90 + [0.0] * 10), scores([1.0] * 60 + [0.0] * 40)
+    result = compare((OBJECTIVE,), (first,), (second,))
+    assert result.difference == pytest.approx(0.3)
+    assert 0.2 < result.low < 0.3 < result.high < 0.4
+    assert result.verdict == "better"
+
+
+def test_minimised_metrics_and_bounds_are_scaled() -> None:
+    loss = Objective("t", "loss,none", "minimize", (0.0, 10.0))
+    result = compare((loss,), (scores([2.0] * 30),), (scores([7.0] * 30),))
+    assert result.difference == pytest.approx(0.5)
+
+
+def test_leaves_of_a_group_count_as_the_group_weighs_them() -> None:
+    leaves = ("x",) * 10 + ("y",) * 30
+    first = scores([1.0] * 10 + [0.0] * 30, leaves=leaves)
+    weights = np.array([0.5 / 10] * 10 + [0.5 / 30] * 30)
+    first = DocumentScores("t", "acc,none", first.values, weights, leaves, first.documents, None)
+    second = DocumentScores("t", "acc,none", np.zeros(40), weights, leaves, first.documents, None)
+    assert compare((OBJECTIVE,), (first,), (second,)).difference == pytest.approx(0.5)
+
+
+def row(index: int, config: int, fidelity: int, cost: float | None) -> TrialRow:
+    trial = Trial(index, config, {}, fidelity)
+    if cost is None:
+        return TrialRow(trial, Outcome(Status.CRASHED, error="x"), 0.0, 0)
+    score = TaskScore("t", "acc,none", 1 - cost, fidelity, 0.1)
+    return TrialRow(trial, Outcome(Status.SUCCESS, (score,), cost), 0.0, 0)
+
+
+def view(*rows: TrialRow) -> RunView:
+    return RunView("run", "stopped", {}, (OBJECTIVE,), rows, None, None, 0.0, 0.0, None, None)
+
+
+def test_finalists_are_ranked_by_their_latest_cost() -> None:
+    rows = [
+        row(0, 0, 10, 0.1),  # lucky at the low rung ...
+        row(1, 1, 10, 0.3),
+        row(2, 0, 30, 0.5),  # ... and found out
+        row(3, 2, 10, None),
+        row(4, 3, 10, 0.2),
+    ]
+    assert [trial.index for trial in finalists(view(*rows))] == [4, 1, 2]
+    assert [trial.index for trial in finalists(view(*rows), 1)] == [4]
+
+
+def test_without_a_success_there_is_no_finalist() -> None:
+    with pytest.raises(AutoMergeError, match="no trial succeeded"):
+        finalists(view(row(0, 0, 10, None)))
