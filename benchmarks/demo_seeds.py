@@ -86,7 +86,7 @@ def main() -> None:
                 seed,
                 f"{100 * best:.1f}",
                 *cells,
-                status["trials_done"],
+                status["trials"]["finished"],
                 f"{100 * waits[-1]:.1f} %",
                 f"{walls[-1]:.0f}",
                 "yes" if good else "no",
