@@ -108,7 +108,7 @@ class Conclusion:
         Raises:
             Interrupted: Asked to stop; what was scored so far is in the ledger.
         """
-        winner = self._choose(finalists)
+        winner = self.choose(finalists)
         contenders = [Contender("best", winner.recipe), *self._references()]
         searched = [self._mean(self._score(item, "search")) for item in contenders]
         self._announce("opening the held-out documents")
@@ -130,7 +130,7 @@ class Conclusion:
         )
         return Final(winner.trial, winner.recipe, rows, num_openings + opened)
 
-    def _choose(self, finalists: Sequence[Finalist]) -> Finalist:
+    def choose(self, finalists: Sequence[Finalist]) -> Finalist:
         """Scores every finalist on all search documents; the best mean wins."""
         means = [
             self._mean(self._score(Contender(f"trial {one.trial.index}", one.recipe), "search"))

@@ -193,14 +193,17 @@ class Session:
         )
         return optimizer
 
-    def conclude(self, progress: SearchProgress) -> Final:
-        """Chooses the winner, compares it on held-out documents and stores the result."""
+    def finalists(self) -> list[Finalist]:
+        """The trials that may win, with their recipes."""
         decode = self._setup.strategy.decode
-        candidates = [
+        return [
             Finalist(trial, decode(trial.configuration))
             for trial in finalists(reader.view(self._store))
         ]
-        conclusion = Conclusion(
+
+    def conclusion(self, progress: SearchProgress) -> Conclusion:
+        """What chooses the winner and compares it."""
+        return Conclusion(
             self.workbench,
             self._evaluator,
             self._setup.objectives,
@@ -211,8 +214,11 @@ class Session:
             announce=progress.phase,
             on_progress=progress.documents,
         )
+
+    def conclude(self, progress: SearchProgress) -> Final:
+        """Chooses the winner, compares it on held-out documents and stores the result."""
         openings = self._store.fact(reader.OPENINGS_FACT, 0)
-        final = conclusion.conclude(candidates, openings)
+        final = self.conclusion(progress).conclude(self.finalists(), openings)
         self._store.set_fact(reader.OPENINGS_FACT, final.num_openings)
         told = sum(event.kind == "tell" for event in self._store.events())
         self._store.set_fact(reader.FINAL_FACT, reader.final_to_data(final, told))
