@@ -13,7 +13,14 @@ from auto_merge.cli import run_command
 from auto_merge.config import load_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "search_config/README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("examples/*/README.md"),
+    ]
+)
 COMMAND = re.compile(r"^python merge\.py (.+?)(?:\s+#.*)?$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 
@@ -90,3 +97,14 @@ def test_no_path_of_one_machine() -> None:
             if path.suffix in (".py", ".yaml", ".md", ".toml") and "out" not in path.parts:
                 text = path.read_text("utf-8")
                 assert not pattern.search(text), path
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "search_config").rglob("*.json")), ids=lambda path: path.stem
+)
+def test_stored_search_configurations_decode(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = str(ROOT / "exp_config/config_lfs.yaml")
+    assert run_command(["recipe", str(path), "--config", config]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["recipe"] == 1
