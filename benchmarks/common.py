@@ -12,14 +12,18 @@ from datetime import date
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # measure this checkout, installed or not
 RESULTS = ROOT / "benchmarks/results"
-_PACKAGES = ("auto-merge", "torch", "transformers", "lm-eval", "smac", "ConfigSpace", "numpy")
+_PACKAGES = ("torch", "transformers", "lm-eval", "smac", "ConfigSpace", "numpy")
 
 
 def heading(title: str, expected: str) -> list[str]:
     """Title, command, versions, machine and what was expected beforehand, as Markdown lines."""
     command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
-    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    from auto_merge import __version__
+
+    versions = f"auto_merge {__version__}, "
+    versions += ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
     return [
         f"# {title}",
         "",
