@@ -159,3 +159,14 @@ def test_database_is_durable(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / "run" / "run.sqlite")
     assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     database.close()
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    store = RunStore.create(tmp_path / "run", MANIFEST)
+    store.append(Clock(), ask=trial(0), tell=None)
+    pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+    store._database.execute(f"PRAGMA max_page_count = {pages}")
+    big = Trial(1, 1, {f"x{i}": 0.5 for i in range(2000)}, 9)
+    with pytest.raises(RunError, match="cannot be written: database or disk is full"):
+        store.append(Clock(), ask=big, tell=(trial(0), outcome()))
+    assert [event.kind for event in RunStore(tmp_path / "run").events()] == ["ask"]
