@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from auto_merge.errors import AutoMergeError, UserError
+from auto_merge.errors import AutoMergeError, Interrupted, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from auto_merge.config import RunConfig
     from auto_merge.runs.view import RunView
 
 app = typer.Typer(
@@ -35,6 +38,9 @@ SetOption = Annotated[
 JsonFlag = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+DocumentsOption = Annotated[
+    str, typer.Option("--documents", help="Which documents to score: search or heldout.")
+]
 OutFolder = Annotated[Path, typer.Argument(help="Folder to write; must not exist.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, as runs/config_lfs.")]
 
@@ -62,17 +68,16 @@ def search(
     """
     del debug  # run_command has seen to it, wherever on the line it stands
     if context.invoked_subcommand is not None:
-        if config is not None:
-            raise UserError(f"--config goes behind the command {context.invoked_subcommand!r}")
+        given = {"--config": config, "--set": overrides, "--output": output, "--dry-run": dry_run}
+        given |= {"--json": as_json, "--quiet": quiet}
+        for option, value in given.items():
+            if value:
+                raise UserError(f"{option} goes behind the command {context.invoked_subcommand!r}")
         return
     if config is None:
         print(context.get_help())
         raise typer.Exit(2)
-    from auto_merge.config import load_config
-
-    loaded = load_config(config, (*(overrides or ()), *_output_override(output)))
-    for warning in loaded.warnings:
-        _say(f"note: {warning}", quiet)
+    loaded = _load(config, (*(overrides or ()), *_output_override(output)), quiet)
     if dry_run:
         from auto_merge.search.dry_run import dry_run as check
 
@@ -80,7 +85,7 @@ def search(
         return
     from auto_merge.search.run import run
 
-    _show_run(run(loaded, quiet=quiet), as_json, quiet)
+    _show_run(run(loaded, quiet=quiet), as_json)
 
 
 @app.command()
@@ -108,17 +113,22 @@ def replay(
     no_evaluate: Annotated[
         bool, typer.Option("--no-evaluate", help="Decode (and export) only.")
     ] = False,
+    documents: DocumentsOption = "search",
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Rebuilds one stored merge: decodes, evaluates in full, exports on request."""
-    from auto_merge.config import load_config
     from auto_merge.search.replay import replay as rebuild
 
-    loaded = load_config(config, overrides or ())
+    loaded = _load(config, overrides, quiet)
     result = rebuild(
-        file, loaded, export=export, evaluate=not no_evaluate, overwrite=overwrite, quiet=quiet
+        file,
+        loaded,
+        export=export,
+        documents=None if no_evaluate else documents,
+        overwrite=overwrite,
+        quiet=quiet,
     )
     _print(result, as_json, quiet)
 
@@ -176,6 +186,7 @@ def report(
         Path | None, typer.Option("--html", help="Write the one-file report here as well.")
     ] = None,
     as_json: JsonFlag = False,
+    overwrite: OverwriteFlag = False,
 ) -> None:
     """Prints the tables of a run and writes its HTML report."""
     from auto_merge.reports.as_json import report_json
@@ -185,6 +196,8 @@ def report(
     if html is not None:
         from auto_merge.search.deliver import write_html
 
+        if html.exists() and not overwrite:
+            raise UserError(f"{html} exists; choose another file or add --overwrite")
         write_html(view, html)
     if as_json:
         print(json.dumps(report_json(view), indent=1))
@@ -197,15 +210,14 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder, or zoo:NAME.")],
     config: ConfigOption,
     overrides: SetOption = None,
-    documents: Annotated[str, typer.Option("--documents", help="search or heldout.")] = "heldout",
+    documents: DocumentsOption = "search",
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Scores any model folder on the documents of a configuration."""
-    from auto_merge.config import load_config
     from auto_merge.search.evaluate import evaluate_folder
 
-    loaded = load_config(config, overrides or ())
+    loaded = _load(config, overrides, quiet)
     _print(evaluate_folder(model, loaded, documents, quiet=quiet), as_json, quiet)
 
 
@@ -260,7 +272,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         result = app(words, prog_name="merge.py", standalone_mode=False)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from here", 130, as_json)
+        return _fail("the same command goes on from here", 130, as_json)
     except typer.Exit as done:
         return done.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost boundary: one line, not a traceback
@@ -277,8 +289,8 @@ def _explain(error: Exception) -> tuple[str, int]:
         return str(error.format_message()), 2
     if isinstance(error, UserError):
         return str(error), 2
-    if type(error).__name__ == "Interrupted":
-        return "stopped; the same command goes on from here", 130
+    if isinstance(error, Interrupted):
+        return "the same command goes on from here", 130
     if isinstance(error, AutoMergeError):
         return str(error), 1
     text = " ".join(str(error).split())
@@ -292,6 +304,17 @@ def _fail(message: str, status: int, as_json: bool) -> int:
     return status
 
 
+def _load(config: Path, overrides: Sequence[str] | None, quiet: bool) -> RunConfig:
+    """Loads a configuration and says what is worth a word."""
+    from auto_merge.config import load_config
+
+    loaded = load_config(config, overrides or ())
+    if not quiet:
+        for warning in loaded.warnings:
+            print(f"note: {warning}", file=sys.stderr)
+    return loaded
+
+
 def _output_override(output: Path | None) -> tuple[str, ...]:
     return () if output is None else (f"global_params.output_path={json.dumps(str(output))}",)
 
@@ -303,7 +326,7 @@ def _view(run: Path) -> RunView:
     return view(RunStore(run))
 
 
-def _show_run(view: RunView, as_json: bool, quiet: bool) -> None:
+def _show_run(view: RunView, as_json: bool) -> None:
     if as_json:
         from auto_merge.reports.as_json import report_json
 
@@ -318,11 +341,6 @@ def _console() -> Any:
     from rich.console import Console
 
     return Console()
-
-
-def _say(text: str, quiet: bool) -> None:
-    if not quiet:
-        print(text, file=sys.stderr)
 
 
 def _print(result: Any, as_json: bool, quiet: bool = False) -> None:

@@ -11,6 +11,7 @@
     │   └── RunError               a run folder: in use, different, damaged
     ├── InvalidWeightsError        a merge produced NaN or infinity
     └── TrialTimeoutError          a trial exceeded its time limit
+    Interrupted                    exit code 130: somebody asked to stop
 
 A message states the rule, the value, the place and the next step, in one line.
 """
@@ -55,6 +56,10 @@ class InvalidWeightsError(AutoMergeError):
 
 class TrialTimeoutError(AutoMergeError):
     """The evaluation of one trial took longer than its limit."""
+
+
+class Interrupted(Exception):
+    """Somebody asked to stop; what was done so far is stored."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

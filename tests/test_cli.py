@@ -133,6 +133,14 @@ def test_wrong_usage(words: list[str], text: str, capsys: pytest.CaptureFixture[
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["--json"], ["--set", "a=1"], ["--dry-run"], ["--quiet"]])
+def test_options_belong_behind_the_command(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([*words, "status", "nowhere"]) == 2
+    assert f"{words[0]} goes behind the command 'status'" in capsys.readouterr().err
+
+
 def test_errors_are_json_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["status", "nowhere", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["status"] == 2

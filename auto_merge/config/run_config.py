@@ -59,6 +59,11 @@ class RunConfig:
     warnings: tuple[str, ...] = ()
     merged: Merged | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def all_models(self) -> tuple[Model, ...]:
+        """The models to be merged, then the base model if there is one."""
+        return (*self.models, *((self.base_model,) if self.base_model else ()))
+
     def objectives(self) -> tuple[Objective, ...]:
         """Returns one objective per configured task metric, in file order.
 
@@ -157,8 +162,7 @@ class RunConfig:
         """
         evaluation = self._evaluation()
         search = self.search.model_dump(mode="json")
-        models = (*self.models, *((self.base_model,) if self.base_model else ()))
-        roles = {model.name: model.revision for model in models}
+        roles = {model.name: model.revision for model in self.all_models}
         return {
             "strategy": self.strategy,
             "random_seed": self.random_seed,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from auto_merge.errors import RunError, TaskError, TrialTimeoutError
+from auto_merge.errors import Interrupted, RunError, TaskError, TrialTimeoutError
 from auto_merge.evaluation.ledger import Ledger, Metrics, Row
 from auto_merge.evaluation.prompts import ContinuationTokens, GenerationTokens, Tokens
 from auto_merge.evaluation.scores import DocumentScores, document_weights, task_score
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from auto_merge.evaluation.forward import Runner
     from auto_merge.evaluation.lm_harness_leaf import Response
     from auto_merge.seams import Candidate
-
-
-class Interrupted(Exception):
-    """The caller asked to stop; everything scored so far is in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +119,21 @@ class HarnessEvaluator:
         limit = self._settings.limit
         sizes = [len(track.slots["search"]) for track in self._suite.tracks]
         return max(clamp(size, size, limit) for size in sizes)
+
+    def tasks_digest(self) -> dict[str, str]:
+        """Digest per configured task: its source, its prompts' settings and all its documents.
+
+        Equal digests mean that a fidelity stands for the same documents and prompts.
+        """
+        found = {}
+        for track in self._suite.tracks:
+            content = [
+                (slot.leaf.digest, slot.document.key)
+                for split in ("search", "heldout")
+                for slot in track.slots[split]
+            ]
+            found[track.objective.task] = digest(canonical_json(content))
+        return found
 
     def num_documents(self, task: str, split: Split = "search") -> int:
         """Number of distinct documents of a configured task on one side of the border."""

@@ -110,7 +110,7 @@ def merge(
     density costs at most one more reading of the inputs.
     """
     assert base is not None, "ties needs a base"
-    weights = canonical.numbers(arguments, "weight")
+    weights = _votes(canonical.numbers(arguments, "weight"))
     scale = canonical.number(arguments, "scale")
     density = canonical.number(arguments, "density")
     used = [index for index, weight in enumerate(weights) if weight != 0.0]
@@ -130,6 +130,12 @@ def merge(
     )
 
 
+def _votes(weights: Sequence[float]) -> tuple[float, ...]:
+    """A weight that float32 could not tell from 0 beside the largest one is 0."""
+    least = 1e-30 * max(weights)
+    return tuple(weight if weight >= least else 0.0 for weight in weights)
+
+
 def _threshold(
     tensor: torch.Tensor, base: torch.Tensor, rank: int, memo: Memo, index: int
 ) -> float:
@@ -147,7 +153,7 @@ def simplify(call: Call) -> Call:
     """
     scale = canonical.significant(canonical.number(call.arguments, "scale"))
     density = canonical.number(call.arguments, "density")
-    weights = canonical.numbers(call.arguments, "weight")
+    weights = _votes(canonical.numbers(call.arguments, "weight"))
     used = canonical.without(canonical.combined(call.sources, weights), [call.base])
     if scale == 0.0 or not used:
         return canonical.passthrough(call.base)

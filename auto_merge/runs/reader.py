@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,6 +17,9 @@ LIMITS_FACT = "limits"
 FINAL_FACT = "final"
 OPENINGS_FACT = "held-out openings"
 INCUMBENT_FACT = "incumbent recipe"
+CLOCK_FACT = "clock"
+DELIVERED_FACT = "delivered"
+"""What was delivered last: number of tells and limits. A run is complete if both still hold."""
 
 
 def view(store: RunStore) -> RunView:
@@ -25,8 +28,10 @@ def view(store: RunStore) -> RunView:
     limits = store.fact(LIMITS_FACT, {})
     final = store.fact(FINAL_FACT)
     incumbent = store.fact(INCUMBENT_FACT)
-    clock = events[-1].clock if events else Clock()
-    complete = final is not None and final["num_trials"] == _num_told(events)
+    clock = last_clock(store, events)
+    told = _num_told(events)
+    concluded = final is not None and final["num_trials"] == told
+    complete = concluded and store.fact(DELIVERED_FACT) == {"num_trials": told, "limits": limits}
     return RunView(
         name=str(store.manifest["name"]),
         state="complete" if complete else "running" if store.is_locked() else "stopped",
@@ -37,9 +42,18 @@ def view(store: RunStore) -> RunView:
         max_seconds=limits.get("max_seconds"),
         active_seconds=clock.active_seconds,
         waiting_seconds=clock.waiting_seconds,
-        final=final_from_data(final) if complete else None,
+        final=final_from_data(final) if concluded else None,
         incumbent_recipe=None if incumbent is None else _recipe(incumbent),
     )
+
+
+def last_clock(store: RunStore, events: Sequence[Event]) -> Clock:
+    """The latest totals: of the last event, or of a trial that was interrupted after it."""
+    clock = events[-1].clock if events else Clock()
+    stopped = store.fact(CLOCK_FACT)
+    if stopped is not None and stopped["active_seconds"] > clock.active_seconds:
+        return Clock(**stopped)
+    return clock
 
 
 def objectives(manifest: Mapping[str, Any]) -> tuple[Objective, ...]:

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -89,15 +90,7 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        manifest = folder / "manifest.json"
-        if not manifest.is_file():
-            raise RunError(f"{folder}: not a run folder (no manifest.json)")
-        try:
-            self.manifest: dict[str, Any] = json.loads(manifest.read_text("utf-8"))
-        except ValueError as error:
-            raise RunError(
-                f"{manifest}: damaged ({error}); restore it or start a new run"
-            ) from None
+        self.manifest = _read_manifest(folder)
         self._database = self._connect()
 
     @classmethod
@@ -112,12 +105,28 @@ class RunStore:
         cls.check_free(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "run.lock.manifest"
-            temporary.write_text(json.dumps({"version": VERSION, **manifest}, indent=1), "utf-8")
-            os.replace(temporary, folder / "manifest.json")
-        except OSError as error:
-            raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
+            with FileLock(folder / "run.lock", timeout=10):
+                cls._write(folder, manifest)
+        except (OSError, sqlite3.Error) as error:
+            for name in _LEFTOVERS:
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"{folder}: cannot be written: {reason}") from None
         return cls(folder)
+
+    @classmethod
+    def _write(cls, folder: Path, manifest: Mapping[str, Any]) -> None:
+        """Writes database and manifest of a new run; the caller holds its lock."""
+        if cls.exists(folder):
+            raise RunError(f"{folder}: another process has just started a run here")
+        database = sqlite3.connect(folder / "run.sqlite")
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(_SCHEMA)
+        database.close()
+        temporary = folder / "run.lock.manifest"
+        temporary.write_text(json.dumps({"version": VERSION, **manifest}, indent=1), "utf-8")
+        os.replace(temporary, folder / "manifest.json")
 
     @staticmethod
     def check_free(folder: Path) -> None:
@@ -215,8 +224,12 @@ class RunStore:
             )
 
     def events(self) -> list[Event]:
-        """All events in order."""
-        rows = self._database.execute(
+        """All events in order.
+
+        Raises:
+            RunError: The database is damaged.
+        """
+        rows = self._select(
             "SELECT kind, trial, payload, active_seconds, waiting_seconds, documents "
             "FROM events ORDER BY sequence"
         )
@@ -224,6 +237,11 @@ class RunStore:
             Event(kind, trial, json.loads(payload), Clock(active, waiting, documents))
             for kind, trial, payload, active, waiting, documents in rows
         ]
+
+    def forget_events(self) -> None:
+        """Removes all events, for a run that never got off the ground."""
+        with self._writing():
+            self._database.execute("DELETE FROM events")
 
     def set_fact(self, name: str, value: Any) -> None:
         """Stores a JSON-able value under a name, replacing an earlier one."""
@@ -235,8 +253,14 @@ class RunStore:
 
     def fact(self, name: str, default: Any = None) -> Any:
         """Returns the value stored under a name."""
-        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
+        rows = self._select("SELECT value FROM facts WHERE name = ?", name)
+        return json.loads(rows[0][0]) if rows else default
+
+    def _select(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise RunError(f"{self.folder / 'run.sqlite'}: damaged: {error}") from None
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -249,10 +273,28 @@ class RunStore:
     def _connect(self) -> sqlite3.Connection:
         path = self.folder / "run.sqlite"
         try:
-            database = sqlite3.connect(path, timeout=30)
-            database.execute("PRAGMA journal_mode = WAL")
+            # Never created here: a run whose database is gone is not an empty run.
+            place = f"{path.absolute().as_uri()}?mode=rw"
+            database = sqlite3.connect(place, timeout=30, uri=True)
             database.execute("PRAGMA synchronous = FULL")
-            database.executescript(_SCHEMA)
+            database.execute("SELECT COUNT(*) FROM facts")
         except sqlite3.Error as error:
             raise RunError(f"{path}: not a readable run database: {error}") from None
         return database
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise RunError(f"{folder}: not a run folder (no manifest.json)")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path}: damaged ({error}); restore it or start a new run") from None
+    if not isinstance(manifest, dict) or not {"name", "objectives"} <= set(manifest):
+        raise RunError(f"{path}: damaged (not a manifest); restore it or start a new run")
+    if manifest.get("version") != VERSION:
+        raise RunError(
+            f"{path}: format version {manifest.get('version')!r}, this program reads {VERSION}"
+        )
+    return manifest

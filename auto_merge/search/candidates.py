@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 import time
@@ -89,7 +90,8 @@ class Workbench:
 
         if self._scratch is not None:
             self._scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="candidate-", dir=self._scratch))
+            _sweep(self._scratch)
+        folder = Path(tempfile.mkdtemp(prefix=f"candidate-{os.getpid()}-", dir=self._scratch))
         try:
             export_model(plan, self.checkpoints, folder / "model", files={})
             model = AutoModelForCausalLM.from_pretrained(
@@ -99,6 +101,17 @@ class Workbench:
             return loaded
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(scratch: Path) -> None:
+    """Removes candidates whose process was killed."""
+    for folder in scratch.glob("candidate-*-*"):
+        try:
+            os.kill(int(folder.name.split("-")[1]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+        except PermissionError:
+            continue
 
 
 class PlannedCandidate:

@@ -18,8 +18,9 @@ from auto_merge.recipe.model import Recipe
 from auto_merge.runs.view import Final, HeldoutRow, RunView
 from auto_merge.search.baselines import SINGLE_SCALES, Cast
 from auto_merge.search.candidates import Workbench
+from auto_merge.search.worker import NOT_THE_TRIALS_FAULT, one_line
 from auto_merge.statistics import Comparison, PairedTask, paired_comparison
-from auto_merge.trial import Objective, TaskScore, Trial, scalar_cost
+from auto_merge.trial import Objective, Status, TaskScore, Trial, scalar_cost
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,34 @@ class Finalist:
 
 
 def finalists(view: RunView, count: int = 4) -> list[Trial]:
-    """The trials whose configurations have the lowest cost at the highest rung that each reached.
+    """The trials that may win: the best at the highest rung, and the best below it.
 
     Low rungs are noisy but unbiased, and a search that time ended has good configurations there; so
-    the few best are scored on all search documents before the winner is chosen.
+    the few best of them are scored on all search documents as well before the winner is chosen. A
+    configuration whose latest trial failed cannot win.
 
     Args:
         view: The run.
-        count: Number of finalists; fewer if fewer configurations succeeded.
+        count: Largest number at the highest rung, and of others; >= 1.
+
+    Returns:
+        Best at the highest rung first, by cost, then by number.
 
     Raises:
         AutoMergeError: No trial succeeded.
     """
-    latest: dict[int, tuple[float, int, Trial]] = {}
-    for row in view.trials:
-        if row.outcome is not None and row.outcome.scores:
-            latest[row.trial.config_id] = (row.outcome.cost, row.trial.index, row.trial)
-    if not latest:
+    latest = {row.trial.config_id: row for row in view.trials if row.outcome is not None}
+    good = sorted(
+        (row.outcome.cost, row.trial.index, row.trial)
+        for row in latest.values()
+        if row.outcome is not None and row.outcome.status is Status.SUCCESS
+    )
+    if not good:
         raise AutoMergeError(f"run {view.name!r}: no trial succeeded, so there is no best model")
-    return [trial for _, _, trial in sorted(latest.values(), key=lambda item: item[:2])[:count]]
+    top = max(trial.fidelity for _, _, trial in good)
+    above = [trial for _, _, trial in good if trial.fidelity == top]
+    below = [trial for _, _, trial in good if trial.fidelity < top]
+    return above[:count] + below[:count]
 
 
 class Conclusion:
@@ -68,7 +78,7 @@ class Conclusion:
         evaluator: Scores them.
         objectives: The run's objectives.
         cast: Models of the run.
-        search_fidelity: Search documents per task for choosing, the top rung.
+        rungs: Search documents per task of every rung, ascending; choosing uses the top one.
         heldout_fidelity: Held-out documents per task.
         should_stop: Polled between chunks.
         announce: Told what is being done.
@@ -82,7 +92,7 @@ class Conclusion:
         objectives: Sequence[Objective],
         cast: Cast,
         *,
-        search_fidelity: int,
+        rungs: Sequence[int],
         heldout_fidelity: int,
         should_stop: Callable[[], bool],
         announce: Callable[[str], None],
@@ -92,51 +102,67 @@ class Conclusion:
         self._evaluator = evaluator
         self._objectives = tuple(objectives)
         self._cast = cast
-        self._search_fidelity = search_fidelity
+        self._rungs = tuple(rungs)
         self._heldout_fidelity = heldout_fidelity
         self._should_stop = should_stop
         self._announce = announce
         self._on_progress = on_progress
 
-    def conclude(self, finalists: Sequence[Finalist], num_openings: int) -> Final:
-        """Chooses the winner and compares it with sources and averages on held-out documents.
+    def conclude(self, winner: Finalist, num_openings: int) -> Final:
+        """Compares the winner with sources and averages on held-out documents.
+
+        A source or average that cannot be scored is left out, with a word about it.
 
         Args:
-            finalists: Trials that may win, at least one; a tie goes to the earlier one.
-            num_openings: How often this run opened the held-out documents before.
+            winner: The chosen trial.
+            num_openings: How many winners of this run saw the held-out documents, this one
+                included.
 
         Raises:
             Interrupted: Asked to stop; what was scored so far is in the ledger.
+            AutoMergeError: The winner itself cannot be scored.
         """
-        winner = self.choose(finalists)
-        contenders = [Contender("best", winner.recipe), *self._references()]
-        searched = [self._mean(self._score(item, "search")) for item in contenders]
+        searched = [
+            (item, mean)
+            for item in (Contender("best", winner.recipe), *self._references())
+            if (mean := self._search_mean(item)) is not None
+        ]
         self._announce("opening the held-out documents")
-        scores, opened = [], False
-        for item in contenders:
-            scores.append(self._score(item, "heldout"))
-            opened = opened or self._evaluator.last_counts.scored > 0
+        scored = [
+            (item, mean, found)
+            for item, mean in searched
+            if (found := self._attempt(item, "heldout")) is not None
+        ]
+        best = scored[0][0] if scored else None
+        if best is None or best.recipe is not winner.recipe:
+            raise AutoMergeError(f"trial {winner.trial.index} won but cannot be scored again")
         rows = tuple(
             HeldoutRow(
                 label=item.label,
-                scores=tuple(score),
-                mean=self._mean(score),
+                scores=tuple(found),
+                mean=self._mean(found),
                 search_mean=mean,
-                comparison=None if index == 0 else self._compare(contenders[0], item),
+                comparison=None if item is best else self._compare(best, item),
             )
-            for index, (item, score, mean) in enumerate(
-                zip(contenders, scores, searched, strict=True)
-            )
+            for item, mean, found in scored
         )
-        return Final(winner.trial, winner.recipe, rows, num_openings + opened)
+        return Final(winner.trial, winner.recipe, rows, num_openings)
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
-        """Scores every finalist on all search documents; the best mean wins."""
-        means = [
-            self._mean(self._score(Contender(f"trial {one.trial.index}", one.recipe), "search"))
-            for one in finalists
-        ]
-        return finalists[means.index(max(means))]
+        """Scores every finalist on all search documents; the best mean wins, a tie the first.
+
+        Raises:
+            Interrupted: Asked to stop.
+            AutoMergeError: None of them can be scored.
+        """
+        best: tuple[float, Finalist] | None = None
+        for one in finalists:
+            mean = self._search_mean(Contender(f"trial {one.trial.index}", one.recipe))
+            if mean is not None and (best is None or mean > best[0]):
+                best = mean, one
+        if best is None:
+            raise AutoMergeError("none of the best trials can be scored on all search documents")
+        return best[1]
 
     def _references(self) -> list[Contender]:
         cast = self._cast
@@ -150,35 +176,56 @@ class Conclusion:
         return contenders
 
     def _best_single_scale(self) -> Contender:
-        """The scale with the best search score: on a grid, then between its neighbours."""
-        means = {scale: self._mean_at_scale(scale) for scale in SINGLE_SCALES}
+        """The scale with the best search score.
+
+        A grid at the lowest rung, the best few of it on all search documents, and then the
+        neighbours of the best one.
+        """
+        rough = {scale: self._mean_at_scale(scale, self._rungs[0]) for scale in SINGLE_SCALES}
+        promising = sorted(rough, key=lambda scale: -rough[scale])[:_PROMISING_SCALES]
+        means = {scale: self._mean_at_scale(scale, self._rungs[-1]) for scale in promising}
         best = max(means, key=lambda scale: means[scale])
         for scale in (round(best - 0.05, 2), round(best + 0.05, 2)):
-            means[scale] = self._mean_at_scale(scale)
+            means[scale] = self._mean_at_scale(scale, self._rungs[-1])
         best = max(means, key=lambda scale: means[scale])
         return self._single_scale(best)
 
-    def _mean_at_scale(self, scale: float) -> float:
-        return self._mean(self._score(self._single_scale(scale), "search"))
+    def _mean_at_scale(self, scale: float, fidelity: int) -> float:
+        mean = self._search_mean(self._single_scale(scale), fidelity)
+        return -math.inf if mean is None else mean
 
     def _single_scale(self, scale: float) -> Contender:
         return Contender(f"best single scale ({scale:g})", self._cast.single_scale(scale))
 
-    def _score(
-        self, contender: Contender, split: Literal["search", "heldout"]
-    ) -> Sequence[TaskScore]:
+    def _search_mean(self, contender: Contender, fidelity: int | None = None) -> float | None:
+        found = self._attempt(contender, "search", fidelity)
+        return None if found is None else self._mean(found)
+
+    def _attempt(
+        self,
+        contender: Contender,
+        split: Literal["search", "heldout"],
+        fidelity: int | None = None,
+    ) -> Sequence[TaskScore] | None:
+        """Scores a contender; ``None`` if it fails by itself, as a trial might."""
         label = contender.label.removeprefix("best single ")
         self._announce(f"{label} on {_DOCUMENTS[split]} documents")
-        return self._evaluator.evaluate(
-            self._workbench.candidate(contender.recipe),
-            self._fidelity(split),
-            split=split,
-            should_stop=self._should_stop,
-            on_progress=self._on_progress,
-        )
+        try:
+            return self._evaluator.evaluate(
+                self._workbench.candidate(contender.recipe),
+                fidelity or self._fidelity(split),
+                split=split,
+                should_stop=self._should_stop,
+                on_progress=self._on_progress,
+            )
+        except NOT_THE_TRIALS_FAULT:
+            raise
+        except Exception as error:  # noqa: BLE001 - as in a trial: one failure is not the run's
+            self._announce(f"{label} left out: {one_line(error)}")
+            return None
 
     def _fidelity(self, split: Literal["search", "heldout"]) -> int:
-        return self._search_fidelity if split == "search" else self._heldout_fidelity
+        return self._rungs[-1] if split == "search" else self._heldout_fidelity
 
     def _mean(self, scores: Sequence[TaskScore]) -> float:
         return 1.0 - scalar_cost(self._objectives, scores)
@@ -193,6 +240,9 @@ class Conclusion:
         return compare(self._objectives, first, second)
 
 
+_PROMISING_SCALES = 4
+MOST_SEARCHED = 8 + _PROMISING_SCALES + 2 + len(SINGLE_SCALES)
+"""Models at most that the conclusion scores on search documents, beside the references."""
 _DOCUMENTS = {"search": "search", "heldout": "held-out"}
 
 

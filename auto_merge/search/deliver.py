@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,12 @@ def deliver(store: RunStore, workbench: Workbench, final: Final) -> RunView:
 
     Both are this run's own files, so an extended run replaces them.
     """
-    view = reader.view(store)
+    view = replace(reader.view(store), state="complete")
     export_trial(workbench, final.recipe, store.folder / BEST, view, final.trial, overwrite=True)
     write_html(view, store.folder / REPORT)
+    told = sum(row.outcome is not None for row in view.trials)
+    done = {"num_trials": told, "limits": store.fact(reader.LIMITS_FACT)}
+    store.set_fact(reader.DELIVERED_FACT, done)
     return view
 
 
@@ -64,7 +69,7 @@ def export_trial(
         sources=sources,
         objectives=view.objectives,
         heldout=view.final.heldout if won and view.final else (),
-        search_scores=outcome.scores if outcome else (),
+        search_scores=outcome.scores if outcome and not won else (),
         headline=headline(view) if won else "",
     )
     export_model(
@@ -112,5 +117,6 @@ def write_html(view: RunView, path: Path) -> None:
         temporary.write_text(html_report(view), "utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from auto_merge.config.run_config import RunConfig
 from auto_merge.errors import CheckpointError
+from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.optimizers.fidelity import Bracket, rungs
+from auto_merge.runs.store import RunStore
+from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
 from auto_merge.search.scoring import build_evaluator
 from auto_merge.search.setup import Setup, prepare
@@ -32,6 +37,8 @@ class DryRun:
         max_seconds: Largest number of active seconds of the search; ``None`` for no limit.
         max_documents: Largest number of documents that the trials newly score, all tasks together;
             ``None`` if only time limits the run.
+        conclusion_documents: Documents that choosing the winner and comparing it on held-out
+            documents newly score at most; ``None`` if the tasks were not checked.
         num_hyperparameters: Size of the search space; ``None`` if the models are not here.
         resident_bytes: Memory of the resident model; ``None`` if the models are not here.
         source_bytes: Size of the mapped source files; ``None`` if the models are not here.
@@ -46,6 +53,7 @@ class DryRun:
     max_trials: int | None
     max_seconds: float | None
     max_documents: int | None
+    conclusion_documents: int | None
     num_hyperparameters: int | None
     resident_bytes: int | None
     source_bytes: int | None
@@ -64,6 +72,8 @@ class DryRun:
         lines.append(f"  rungs: {steps} documents per task, {self.num_tasks} tasks")
         if self.max_trials is not None:
             lines.append(f"  at most {self.max_trials} trials, {self.max_documents} documents")
+        if self.conclusion_documents is not None:
+            lines.append(f"  the comparison at the end: at most {self.conclusion_documents} more")
         if self.max_seconds is not None:
             lines.append(f"  at most {self.max_seconds:g} seconds of search")
         if self.resident_bytes is not None and self.source_bytes is not None:
@@ -87,10 +97,18 @@ def dry_run(config: RunConfig) -> DryRun:
     checked = [f"{config.file}: keys and values"]
     not_checked: list[str] = []
     objectives = config.objectives()
+    if not RunStore.exists(config.output_path):
+        RunStore.check_free(config.output_path)
+    conclusion = None
     setup = _setup(config, checked, not_checked)
     top = config.search.max_budget
     if setup is not None and not config.problems():
-        top = min(top, build_evaluator(setup, "cpu").max_fidelity)
+        with tempfile.TemporaryDirectory() as scratch:
+            # The evaluator keeps converted data and a ledger; a dry run leaves neither behind.
+            apart = replace(setup, config=replace(config, cache_dir=Path(scratch)))
+            evaluator = build_evaluator(apart, "cpu")
+            top = min(top, evaluator.max_fidelity)
+            conclusion = _conclusion(setup, evaluator, top)
         checked.append(f"{len(objectives)} task metrics and their documents")
     else:
         not_checked.append("tasks and their documents")
@@ -106,6 +124,7 @@ def dry_run(config: RunConfig) -> DryRun:
         max_trials=limits.max_trials,
         max_seconds=limits.max_seconds,
         max_documents=_documents(config, stages, limits.max_trials),
+        conclusion_documents=conclusion,
         num_hyperparameters=len(setup.strategy.space()) if setup else None,
         resident_bytes=_resident(setup) if setup else None,
         source_bytes=_mapped(setup) if setup else None,
@@ -127,8 +146,7 @@ def _setup(config: RunConfig, checked: list[str], not_checked: list[str]) -> Set
 
 def _absent(config: RunConfig) -> bool:
     """Whether a model is only a hub name, which this machine may not have."""
-    models = [*config.models, *([config.base_model] if config.base_model else [])]
-    return any(model.hub_id is not None for model in models)
+    return any(model.hub_id is not None for model in config.all_models)
 
 
 def _documents(config: RunConfig, stages: Sequence[Bracket], trials: int | None) -> int | None:
@@ -144,6 +162,15 @@ def _documents(config: RunConfig, stages: Sequence[Bracket], trials: int | None)
             before = stage.fidelity
     rounds, rest = divmod(trials, len(order))
     return tasks * (rounds * sum(order) + sum(order[:rest]))
+
+
+def _conclusion(setup: Setup, evaluator: HarnessEvaluator, top: int) -> int:
+    """Documents of the conclusion: finalists, references and scales, then held-out documents."""
+    tasks = {objective.task for objective in setup.objectives}
+    search = sum(min(top, evaluator.num_documents(task)) for task in tasks)
+    heldout = sum(evaluator.num_documents(task, "heldout") for task in tasks)
+    references = len(setup.checkpoints) + 1
+    return (MOST_SEARCHED + references) * search + (references + 2) * heldout
 
 
 def _resident(setup: Setup) -> int:

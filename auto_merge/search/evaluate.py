@@ -33,7 +33,13 @@ class Examination:
         self._quiet = quiet
         device = resolve_device(opened.config.evaluation.device)
         self._evaluator = build_evaluator(opened, device)
-        self._workbench = Workbench(opened.checkpoints, device=device, dtype=opened.cast.dtype)
+        self._workbench = Workbench(
+            opened.checkpoints,
+            device=device,
+            dtype=opened.cast.dtype,
+            in_memory=opened.config.evaluation.in_memory,
+            scratch=opened.config.cache_dir / "scratch",
+        )
 
     def examine(self, subject: str, recipe: Recipe, kinds: Sequence[Documents]) -> Scored:
         """Scores all documents of each kind.
@@ -65,6 +71,19 @@ class Examination:
         return heldout_fidelity(self._opened, self._evaluator)
 
 
+def kind_of(documents: str) -> Documents:
+    """Parses ``--documents``.
+
+    Raises:
+        UserError: It is neither kind.
+    """
+    kinds: tuple[Documents, ...] = ("search", "heldout")
+    for kind in kinds:
+        if kind == documents:
+            return kind
+    raise UserError(f"--documents {documents!r}: unknown{nearest(documents, kinds)}")
+
+
 def evaluate_folder(path: str, config: RunConfig, documents: str, *, quiet: bool) -> Scored:
     """Scores any model folder on the tasks of a configuration, with the same documents.
 
@@ -77,10 +96,7 @@ def evaluate_folder(path: str, config: RunConfig, documents: str, *, quiet: bool
     Raises:
         UserError: The folder or a task cannot be used.
     """
-    kinds: tuple[Documents, ...] = ("search", "heldout")
-    kind = next((known for known in kinds if known == documents), None)
-    if kind is None:
-        raise UserError(f"--documents {documents!r}: unknown{nearest(documents, kinds)}")
+    kind = kind_of(documents)
     opened = open_alone(config, Model("model", path, resolve_location(path)))
     recipe = opened.cast.single_model("model")
     return Examination(opened, quiet=quiet).examine(path, recipe, (kind,))

@@ -8,16 +8,18 @@ one untold trial, which a resumed run evaluates again from its last committed ch
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
-from auto_merge.errors import AutoMergeError
+from auto_merge.errors import AutoMergeError, Interrupted
 from auto_merge.optimizers.proposer import SpaceExhaustedError
 from auto_merge.recipe.model import Recipe
-from auto_merge.runs.store import Clock, RunStore
+from auto_merge.runs.reader import CLOCK_FACT, last_clock
+from auto_merge.runs.store import RunStore
 from auto_merge.seams import Optimizer, Strategy, Worker
 from auto_merge.trial import Outcome, Status, Trial
 
@@ -84,7 +86,7 @@ class SearchLoop:
         asked = [event.asked() for event in events if event.kind == "ask"]
         self._num_asked = len(asked)
         self._pending = [trial for trial in asked if trial.index not in self._outcomes]
-        self.clock = events[-1].clock if events else Clock()
+        self.clock = last_clock(store, events)
 
     def run(self) -> bool:
         """Runs until a limit is reached.
@@ -125,7 +127,12 @@ class SearchLoop:
         started = time.monotonic()
         future = self._ask_ahead(asker)
         self._watcher.trial_started(trial)
-        outcome = self._worker.run(trial, self._recipe(trial))
+        try:
+            outcome = self._worker.run(trial, self._recipe(trial))
+        except Interrupted:
+            self._advance(time.monotonic() - started, 0.0, 0)
+            self._store.set_fact(CLOCK_FACT, asdict(self.clock))
+            raise
         worked = time.monotonic()
         following = self._answer(future)
         self._optimizer.tell(trial, outcome)
@@ -184,12 +191,17 @@ class SearchLoop:
         return (best[0], self._outcomes[best[0].index]) if best else None
 
     def _stop_if_hopeless(self) -> None:
-        """The same error in every one of the first trials is a mistake, not bad luck."""
+        """The same error in every one of the first trials is a mistake, not bad luck.
+
+        They are forgotten, so that the same command starts afresh once the cause is mended.
+        """
         if len(self._outcomes) != _HOPELESS:
             return
         outcomes = list(self._outcomes.values())
-        errors = {outcome.error for outcome in outcomes}
-        if all(outcome.status is not Status.SUCCESS for outcome in outcomes) and len(errors) == 1:
+        # Numbers in a message (seconds, bytes) differ though the cause is one.
+        kinds = {(item.status, re.sub(r"[0-9.]+", "#", item.error)) for item in outcomes}
+        if all(item.status is not Status.SUCCESS for item in outcomes) and len(kinds) == 1:
+            self._store.forget_events()
             raise AutoMergeError(
-                f"the first {_HOPELESS} trials all failed with the same error: {errors.pop()}"
+                f"the first {_HOPELESS} trials all failed with the same error: {outcomes[0].error}"
             )

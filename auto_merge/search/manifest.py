@@ -64,12 +64,13 @@ def manifest(setup: Setup, evaluator: HarnessEvaluator, device: str) -> dict[str
                 "hub_id": model.hub_id,
                 "fingerprint": setup.checkpoints[model.name].fingerprint,
             }
-            for model in (*config.models, *((config.base_model,) if config.base_model else ()))
+            for model in config.all_models
         },
         "base": cast.base,
         "dtype": cast.dtype,
         "device": device,
         "objectives": [asdict(objective) for objective in setup.objectives],
+        "tasks": evaluator.tasks_digest(),
         "top_fidelity": top,
         "heldout_fidelity": heldout_fidelity(setup, evaluator),
         "rungs": list(rungs(brackets(config, top))),

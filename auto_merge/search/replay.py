@@ -24,7 +24,7 @@ from auto_merge.runs.view import RunView
 from auto_merge.search import deliver
 from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import finalists
-from auto_merge.search.evaluate import Examination
+from auto_merge.search.evaluate import Examination, kind_of
 from auto_merge.search.models import open_model
 from auto_merge.search.results import Scored, Written
 from auto_merge.search.setup import Setup, lfs_settings, prepare
@@ -55,7 +55,7 @@ def replay(
     config: RunConfig,
     *,
     export: Path | None,
-    evaluate: bool,
+    documents: str | None,
     overwrite: bool,
     quiet: bool,
 ) -> Scored:
@@ -65,13 +65,14 @@ def replay(
         file: Search configuration JSON, recipe, or ``RUN:TRIAL``.
         config: Names the models and tasks.
         export: Folder to write, if any.
-        evaluate: Whether to score it on all search and held-out documents.
+        documents: Kind of documents to score it on in full; ``None`` for no evaluation.
         overwrite: Whether ``export`` may exist.
         quiet: Whether to show no progress.
 
     Raises:
         UserError: The file does not fit the configuration, or something is missing.
     """
+    kind = None if documents is None else kind_of(documents)
     setup = prepare(config)
     recipe = _decode(_find(file), setup)
     workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
@@ -79,9 +80,9 @@ def replay(
     written = None
     if export is not None:
         written = _write(plan, recipe, workbench, export, _models(config, recipe), overwrite)
-    if not evaluate:
+    if kind is None:
         return Scored(file, {}, {}, written)
-    scored = Examination(setup, quiet=quiet).examine(file, recipe, ("search", "heldout"))
+    scored = Examination(setup, quiet=quiet).examine(file, recipe, (kind,))
     return Scored(scored.subject, scored.scores, scored.means, written)
 
 
@@ -174,7 +175,7 @@ def _trial(view: RunView, run: Path, name: str) -> Trial:
     """The trial with a number, or the winner, or the best so far."""
     if name == "best":
         return view.final.trial if view.final else finalists(view, 1)[0]
-    if not name.isdigit() or int(name) >= len(view.trials):
+    if not name.isdecimal() or int(name) >= len(view.trials):
         raise RunError(f"{run}: no trial {name!r}; it has 0 to {len(view.trials) - 1}, and best")
     return view.trials[int(name)].trial
 
@@ -201,16 +202,16 @@ def _recipe_only(
     count = max((group for group in groups if group is not None), default=0) + 1
     settings = lfs_settings(config, count * section.layer_granularity, None)
     strategy = LayerwiseFusion(settings)
-    models = [*config.models, *([config.base_model] if config.base_model else [])]
     recipe = strategy.decode(strategy.encode(found.published))
-    return recipe, {model.name: model.path for model in models}
+    return recipe, {model.name: model.path for model in config.all_models}
 
 
 def _recorded_setup(store: RunStore) -> Setup:
     """Opens a run's models again and checks that they are the same."""
     from auto_merge.config.loading import load_resolved
 
-    setup = prepare(load_resolved(store.manifest["config"], store.folder))
+    # A dry look: an export needs no task folder.
+    setup = prepare(load_resolved(store.manifest["config"], store.folder), dry=True)
     for name, model in store.manifest["models"].items():
         if setup.checkpoints[name].fingerprint != model["fingerprint"]:
             raise CheckpointError(
@@ -229,8 +230,7 @@ def _locations(recipe: Recipe, models: Mapping[str, str], file: Path) -> dict[st
 
 
 def _models(config: RunConfig, recipe: Recipe) -> dict[str, Model]:
-    models = [*config.models, *([config.base_model] if config.base_model else [])]
-    return {model.name: model for model in models if model.name in recipe.models()}
+    return {model.name: model for model in config.all_models if model.name in recipe.models()}
 
 
 def _write(

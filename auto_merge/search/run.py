@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from auto_merge.config.run_config import RunConfig, differing_keys
-from auto_merge.errors import RunError
-from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
+from auto_merge.errors import Interrupted, RunError
+from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.optimizers import PROPOSERS
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
 from auto_merge.recipe import files
@@ -51,6 +51,7 @@ def run(config: RunConfig, *, quiet: bool = False) -> RunView:
     evaluator = build_evaluator(setup, device)
     if store is None:
         store = RunStore.create(config.output_path, manifest(setup, evaluator, device))
+    _check_tasks(store, evaluator)
     request = StopRequest()
     with store.lock(), stop_on_signals(request):
         return Session(setup, store, evaluator, device, request, quiet).go()
@@ -82,6 +83,17 @@ def _nothing_left(store: RunStore, config: RunConfig) -> bool:
     return _covers(seen.max_trials, wanted.max_trials) and _covers(
         seen.max_seconds, wanted.max_seconds
     )
+
+
+def _check_tasks(store: RunStore, evaluator: HarnessEvaluator) -> None:
+    """Refuses to go on with tasks whose documents or prompts are others than at the start."""
+    then, now = store.manifest["tasks"], evaluator.tasks_digest()
+    changed = sorted(task for task in now if then.get(task) != now[task])
+    if changed:
+        raise RunError(
+            f"{store.folder}: task {', '.join(changed)} has changed since the run began (its "
+            "documents, prompts or settings); choose another --output, or put the old files back"
+        )
 
 
 def _covers(had: float | None, wanted: float | None) -> bool:
@@ -208,7 +220,7 @@ class Session:
             self._evaluator,
             self._setup.objectives,
             self._setup.cast,
-            search_fidelity=self._store.manifest["top_fidelity"],
+            rungs=self._store.manifest["rungs"],
             heldout_fidelity=self._store.manifest["heldout_fidelity"],
             should_stop=self._request,
             announce=progress.phase,
@@ -217,12 +229,22 @@ class Session:
 
     def conclude(self, progress: SearchProgress) -> Final:
         """Chooses the winner, compares it on held-out documents and stores the result."""
-        openings = self._store.fact(reader.OPENINGS_FACT, 0)
-        final = self.conclusion(progress).conclude(self.finalists(), openings)
-        self._store.set_fact(reader.OPENINGS_FACT, final.num_openings)
+        conclusion = self.conclusion(progress)
+        winner = conclusion.choose(self.finalists())
+        openings = self._count_opening(winner)
+        final = conclusion.conclude(winner, openings)
         told = sum(event.kind == "tell" for event in self._store.events())
         self._store.set_fact(reader.FINAL_FACT, reader.final_to_data(final, told))
         return final
+
+    def _count_opening(self, winner: Finalist) -> int:
+        """Notes, before the first look, that a winner sees the held-out documents."""
+        seen = self._store.fact(reader.OPENINGS_FACT, [])
+        digest = self.workbench.candidate(winner.recipe).digest
+        if digest not in seen:
+            seen.append(digest)
+            self._store.set_fact(reader.OPENINGS_FACT, seen)
+        return len(seen)
 
 
 class _Recorder:

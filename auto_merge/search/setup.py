@@ -93,8 +93,7 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
 
 def open_models(config: RunConfig, *, download: bool = True) -> dict[str, Checkpoint]:
     """Opens every model of a configuration and takes its fingerprint."""
-    models = [*config.models, *([config.base_model] if config.base_model else [])]
-    checkpoints = {model.name: open_model(model, download=download) for model in models}
+    checkpoints = {model.name: open_model(model, download=download) for model in config.all_models}
     for checkpoint in checkpoints.values():
         fingerprint(checkpoint, config.cache_dir)
     return checkpoints

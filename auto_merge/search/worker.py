@@ -7,11 +7,23 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from auto_merge.errors import AutoMergeError, InvalidWeightsError, TrialTimeoutError, UserError
-from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
+from auto_merge.errors import (
+    AutoMergeError,
+    CheckpointError,
+    Interrupted,
+    InvalidWeightsError,
+    RecipeError,
+    RunError,
+    TrialTimeoutError,
+)
+from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.recipe.model import Recipe
 from auto_merge.search.candidates import PlannedCandidate, Workbench
 from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
+
+NOT_THE_TRIALS_FAULT = (Interrupted, RunError, CheckpointError)
+"""A stop, a full disk, a damaged ledger, a source that went away: they say nothing about the model,
+so a trial stays untold and is evaluated again when the run goes on."""
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -53,6 +65,8 @@ class LocalWorker:
 
         Raises:
             Interrupted: Somebody asked to stop; what was scored so far is in the ledger.
+            RunError: The ledger cannot be read or written.
+            CheckpointError: A source cannot be read any more.
         """
         outcome = self._attempt(trial, recipe)
         if outcome.status is Status.OUT_OF_MEMORY:
@@ -70,7 +84,7 @@ class LocalWorker:
             made = replace(made, digest=candidate.digest)
             scores = self._evaluate(candidate, trial.fidelity, started)
             made = replace(made, scores=scores, cost=scalar_cost(self._objectives, scores))
-        except (Interrupted, KeyboardInterrupt):
+        except NOT_THE_TRIALS_FAULT:
             raise
         except Exception as error:  # noqa: BLE001 - the one boundary where failures become statuses
             made = replace(
@@ -109,7 +123,7 @@ def status_of(error: Exception) -> Status:
         return Status.TIMEOUT
     if isinstance(error, MemoryError) or any(word in str(error).lower() for word in _MEMORY_WORDS):
         return Status.OUT_OF_MEMORY
-    if isinstance(error, UserError):
+    if isinstance(error, RecipeError):
         return Status.INFEASIBLE
     return Status.CRASHED
 

@@ -26,6 +26,7 @@ from auto_merge.strategies.lfs_settings import (
     LfsSettings,
     Range,
     check_settings,
+    legal_range,
 )
 from auto_merge.trial import Value
 
@@ -159,9 +160,11 @@ class LayerwiseFusion:
 
     def _linear(self, values: Mapping[Any, float], layers: tuple[int, int]) -> Slice:
         def weight(paramset: str, model: str) -> float:
-            # All-zero weights have no normalised form; they mean the uniform average.
+            # All-zero weights have no normalised form; they mean the average of the sources.
             total = math.fsum(values[paramset, "weights", other] for other in self._blend)
-            return values[paramset, "weights", model] if total > 0 else 1.0
+            if total > 0:
+                return values[paramset, "weights", model]
+            return float(model in self.settings.models)
 
         sources = tuple(
             Source(model, layers, {"weight": self._entries(lambda p, m=model: weight(p, m))})  # type: ignore[misc]
@@ -288,8 +291,15 @@ class LayerwiseFusion:
                 _misfit(key, f"model {name.model!r} is not configured{hint}")
             elif name.paramset not in self.paramsets:
                 _misfit(key, f"no filter {name.paramset!r}{nearest(name.paramset, self.paramsets)}")
-            elif isinstance(value, bool) or not isinstance(value, int | float):
-                _misfit(key, f"must be a number, got {value!r}")
+            else:
+                _check_number(key, value, legal_range(name.method, name.parameter))
+
+
+def _check_number(key: str, value: Any, legal: Range) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        _misfit(key, f"must be a number, got {value!r}")
+    if not legal[0] <= value <= legal[1]:
+        _misfit(key, f"must lie within [{legal[0]:g}, {legal[1]:g}], got {value!r}")
 
 
 def _misfit(key: str, reason: str) -> None:

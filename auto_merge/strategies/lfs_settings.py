@@ -101,7 +101,7 @@ def _check_method(settings: LfsSettings, method: str) -> None:
                 f"needs a range for {parameter}, for example {{min: {usual[0]:g}, "
                 f"max: {usual[1]:g}}}",
             )
-        _check_range(f"{key}.{parameter}", given[parameter], _legal(method, parameter))
+        _check_range(f"{key}.{parameter}", given[parameter], legal_range(method, parameter))
 
 
 def _check_range(key: str, given: Range, legal: Range) -> None:
@@ -112,7 +112,7 @@ def _check_range(key: str, given: Range, legal: Range) -> None:
         _refuse(key, f"must lie within [{legal[0]:g}, {legal[1]:g}], got [{low:g}, {high:g}]")
 
 
-def _legal(method: str, parameter: str) -> Range:
+def legal_range(method: str, parameter: str) -> Range:
     """The range that makes sense in a search; the method's own where that is narrower."""
     if parameter == "param_value_mask_rate":
         density = DECLARED.get("ties").parameter("density")

@@ -23,8 +23,14 @@ from workshop import (
     choice_documents,
 )
 
-from auto_merge.errors import InvalidWeightsError, RunError, TaskError, TrialTimeoutError
-from auto_merge.evaluation.evaluator import Counts, HarnessEvaluator, Interrupted
+from auto_merge.errors import (
+    Interrupted,
+    InvalidWeightsError,
+    RunError,
+    TaskError,
+    TrialTimeoutError,
+)
+from auto_merge.evaluation.evaluator import Counts, HarnessEvaluator
 
 BOTH = (("mc", "acc,none"), ("gen", "exact_match,none"))
 MakeCandidate = Callable[[int], FakeCandidate]

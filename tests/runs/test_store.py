@@ -88,6 +88,29 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
         RunStore(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "not a manifest"),
+        ("{}", "not a manifest"),
+        ('{"name": "x", "objectives": [], "version": 99}', "format version 99, this program reads"),
+    ],
+)
+def test_a_strange_manifest_is_named(tmp_path: Path, text: str, message: str) -> None:
+    RunStore.create(tmp_path / "run", MANIFEST).close()
+    (tmp_path / "run/manifest.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        RunStore(tmp_path / "run")
+
+
+def test_a_lost_database_is_not_an_empty_run(tmp_path: Path) -> None:
+    RunStore.create(tmp_path / "run", MANIFEST).close()
+    (tmp_path / "run/run.sqlite").unlink()
+    with pytest.raises(RunError, match="not a readable run database"):
+        RunStore(tmp_path / "run")
+    assert not (tmp_path / "run/run.sqlite").exists()
+
+
 def test_second_process_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     store = RunStore.create(tmp_path / "run", MANIFEST)
     code = (
@@ -138,6 +161,9 @@ def test_view_of_a_complete_and_of_an_extended_run(tmp_path: Path) -> None:
     assert reader.view(store).state == "stopped"
     store.append(Clock(3.0, 1.0, 10), ask=None, tell=(trial(0), outcome()))
     store.set_fact(reader.FINAL_FACT, reader.final_to_data(final(), num_trials=1))
+    assert reader.view(store).state == "stopped", "concluded, but nothing is delivered yet"
+    limits = {"max_trials": 1, "max_seconds": None}
+    store.set_fact(reader.DELIVERED_FACT, {"num_trials": 1, "limits": limits})
     seen = reader.view(store)
     assert seen.state == "complete"
     assert seen.final == final()

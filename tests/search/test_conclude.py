@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from auto_merge.errors import AutoMergeError
+from auto_merge.errors import AutoMergeError, Interrupted, RunError
 from auto_merge.evaluation.evaluator import Counts
 from auto_merge.evaluation.scores import DocumentScores, task_score
 from auto_merge.recipe.model import Recipe
@@ -66,7 +66,7 @@ def conclusion(oracle: Oracle) -> Conclusion:
         oracle,  # type: ignore[arg-type]
         (OBJECTIVE,),
         CAST,
-        search_fidelity=DOCUMENTS,
+        rungs=(20, DOCUMENTS),
         heldout_fidelity=DOCUMENTS,
         should_stop=lambda: False,
         announce=lambda text: None,
@@ -91,7 +91,9 @@ def test_winner_is_chosen_on_search_documents_alone() -> None:
             return 0.8
         return 0.4
 
-    final = conclusion(Oracle(accuracy)).conclude([finalist(0, 6.0), finalist(1, 5.0)], 2)
+    made = conclusion(Oracle(accuracy))
+    winner = made.choose([finalist(0, 6.0), finalist(1, 5.0)])
+    final = made.conclude(winner, 3)
     assert final.trial.index == 1
     assert final.num_openings == 3
     best = final.heldout[0]
@@ -101,7 +103,8 @@ def test_winner_is_chosen_on_search_documents_alone() -> None:
 
 def test_only_chosen_models_see_held_out_documents() -> None:
     oracle = Oracle(lambda recipe, split: 0.5)
-    conclusion(oracle).conclude([finalist(0, 5.0), finalist(1, 6.0)], 0)
+    made = conclusion(oracle)
+    made.conclude(made.choose([finalist(0, 5.0), finalist(1, 6.0)]), 1)
     # Winner, two sources, base, average, one scale: the other finalist and scales stay outside.
     assert len(oracle.opened) == 6
 
@@ -111,7 +114,7 @@ def test_single_scale_is_refined_between_grid_points() -> None:
         scale = scale_of(recipe)
         return 0.5 if scale is None else max(0.0, 0.9 - abs(scale - 0.35))
 
-    final = conclusion(Oracle(accuracy)).conclude([finalist(0, 5.0)], 0)
+    final = conclusion(Oracle(accuracy)).conclude(finalist(0, 5.0), 1)
     assert final.heldout[-1].label == "best single scale (0.35)"
 
 
@@ -158,8 +161,38 @@ def test_finalists_are_ranked_by_their_latest_cost() -> None:
         row(3, 2, 10, None),
         row(4, 3, 10, 0.2),
     ]
-    assert [trial.index for trial in finalists(view(*rows))] == [4, 1, 2]
-    assert [trial.index for trial in finalists(view(*rows), 1)] == [4]
+    assert [trial.index for trial in finalists(view(*rows))] == [2, 4, 1]
+    assert [trial.index for trial in finalists(view(*rows), 1)] == [2, 4]
+
+
+def test_a_configuration_that_failed_later_cannot_win() -> None:
+    rows = [row(0, 0, 10, 0.1), row(1, 1, 10, 0.3), row(2, 0, 30, None)]
+    assert [trial.index for trial in finalists(view(*rows))] == [1]
+
+
+def test_one_that_cannot_be_scored_is_left_out() -> None:
+    def accuracy(recipe: Recipe, split: str) -> float:
+        if scale_of(recipe) in (5.0, 1.2) or recipe == CAST.single_model("a"):
+            raise MemoryError
+        return 0.5
+
+    made = conclusion(Oracle(accuracy))
+    winner = made.choose([finalist(0, 5.0), finalist(1, 6.0)])
+    assert winner.trial.index == 1
+    labels = [item.label for item in made.conclude(winner, 1).heldout]
+    assert labels[:3] == ["best", "source: b", "base"]
+    with pytest.raises(AutoMergeError, match="none of the best trials can be scored"):
+        made.choose([finalist(0, 5.0)])
+
+
+def test_a_stop_and_a_broken_ledger_are_not_swallowed() -> None:
+    for error in (Interrupted(), RunError("disk full")):
+
+        def accuracy(recipe: Recipe, split: str, error: Exception = error) -> float:
+            raise error
+
+        with pytest.raises(type(error)):
+            conclusion(Oracle(accuracy)).choose([finalist(0, 5.0)])
 
 
 def test_without_a_success_there_is_no_finalist() -> None:

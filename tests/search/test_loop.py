@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from ConfigSpace import ConfigurationSpace, Float
 
-from auto_merge.errors import AutoMergeError
-from auto_merge.evaluation.evaluator import Interrupted
+from auto_merge.errors import AutoMergeError, Interrupted
 from auto_merge.optimizers.fidelity import hyperband_round
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
 from auto_merge.optimizers.proposer import RandomProposer
@@ -86,7 +85,7 @@ def trials(store: RunStore) -> list[tuple[Trial, float]]:
 
 
 def new_store(folder: Path) -> RunStore:
-    return RunStore.create(folder, {"name": "line"})
+    return RunStore.create(folder, {"name": "line", "objectives": []})
 
 
 def test_runs_exactly_the_allowed_trials(tmp_path: Path) -> None:
@@ -165,11 +164,14 @@ def test_same_error_from_the_start_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(AutoMergeError, match=r"first 3 trials all failed .* KeyError: 'lm_head'"):
         loop(store, worker, Limits(max_trials=9)).run()
     assert worker.ran == [0, 1, 2]
+    mended = Parabola()
+    assert loop(store, mended, Limits(max_trials=4)).run(), "the failures are forgotten"
+    assert mended.ran == [0, 1, 2, 3]
 
 
 def test_different_errors_do_not_stop_the_run(tmp_path: Path) -> None:
     store = new_store(tmp_path / "run")
-    worker = Parabola(lambda trial: failure(str(trial.index)) if trial.index < 4 else None)
+    worker = Parabola(lambda trial: failure("abcd"[trial.index]) if trial.index < 4 else None)
     assert loop(store, worker, Limits(max_trials=9)).run()
     costs = [cost for _, cost in trials(store)]
     assert costs[:4] == [2.0] * 4

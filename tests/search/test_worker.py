@@ -5,12 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from pico import make_llama, read_tensors, write_tensors
+from pico import read_tensors, write_tensors
 from world import make_world
 
 from auto_merge.config import load_config
-from auto_merge.errors import InvalidWeightsError, RecipeError, TrialTimeoutError
-from auto_merge.evaluation.evaluator import HarnessEvaluator, Interrupted
+from auto_merge.errors import (
+    CheckpointError,
+    Interrupted,
+    InvalidWeightsError,
+    RecipeError,
+    RunError,
+    TrialTimeoutError,
+)
+from auto_merge.evaluation.evaluator import HarnessEvaluator
+from auto_merge.recipe.model import Recipe, Slice, Source
 from auto_merge.search.candidates import Workbench
 from auto_merge.search.scoring import build_evaluator
 from auto_merge.search.setup import Setup, prepare
@@ -123,13 +131,24 @@ def test_one_line_has_no_line_breaks() -> None:
     assert one_line(RecipeError("plain")) == "plain"
 
 
-def test_sources_of_other_shapes_are_infeasible(setup: Setup, tmp_path: Path) -> None:
-    other = make_llama(tmp_path / "other", layers=2, config={"intermediate_size": 48})
-    from auto_merge.checkpoints.checkpoint import open_checkpoint
+def test_a_recipe_that_fits_no_model_is_infeasible(setup: Setup) -> None:
+    worker = LocalWorker(
+        Workbench(setup.checkpoints, device="cpu", dtype="float32"),
+        build_evaluator(setup, "cpu"),
+        setup.objectives,
+    )
+    too_deep = Recipe((Slice("passthrough", (Source("left", (0, 9)),)),), "base")
+    outcome = worker.run(Trial(0, 0, {}, fidelity=4), too_deep)
+    assert_failed(outcome, Status.INFEASIBLE, "layers")
 
-    checkpoints = {**setup.checkpoints, "left": open_checkpoint(other)}
-    evaluator = build_evaluator(setup, "cpu")
-    workbench = Workbench(checkpoints, device="cpu", dtype="float32")
-    worker = LocalWorker(workbench, evaluator, setup.objectives)
-    outcome = worker.run(Trial(0, 0, {}, fidelity=4), setup.cast.single_scale(0.5))
-    assert_failed(outcome, Status.INFEASIBLE, "has shape [16, 48] in model 'left'")
+
+@pytest.mark.parametrize("error", [RunError("disk full"), CheckpointError("gone")])
+def test_what_is_not_the_trials_fault_is_not_its_outcome(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("auto_merge.evaluation.ledger.Ledger.put", fail)
+    with pytest.raises(type(error)):
+        work(setup)
