@@ -98,15 +98,6 @@ def from_data(data: Any, place: str = "recipe") -> RecipeFile:
     return RecipeFile(recipe, models)
 
 
-def from_text(text: str, place: str = "recipe") -> RecipeFile:
-    """Parses YAML or JSON text.
-
-    Raises:
-        RecipeError: The text is neither, or is not a recipe.
-    """
-    return from_data(parse(text, place), place)
-
-
 def parse(text: str, place: str) -> Any:
     """Parses YAML or JSON text.
 

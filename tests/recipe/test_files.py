@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from auto_merge.errors import RecipeError
-from auto_merge.recipe.files import from_data, from_text, to_data, to_yaml
+from auto_merge.recipe.files import RecipeFile, from_data, parse, to_data, to_yaml
 from auto_merge.recipe.model import Entry, Recipe, Slice, Source
 
 names = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=8)
@@ -19,6 +19,10 @@ layers = st.tuples(st.integers(0, 9), st.integers(1, 9)).map(lambda pair: (pair[
 sources = st.lists(st.builds(Source, names, layers, parameters), min_size=1, max_size=3).map(tuple)
 slices = st.lists(st.builds(Slice, names, sources, parameters), min_size=1, max_size=3).map(tuple)
 recipes = st.builds(Recipe, slices, st.none() | names, st.sampled_from([None, "float32"]))
+
+def from_text(text: str, place: str = "recipe") -> RecipeFile:
+    return from_data(parse(text, place), place)
+
 
 GOOD = {
     "recipe": 1,
