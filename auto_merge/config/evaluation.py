@@ -145,7 +145,8 @@ class Evaluation(Section):
     """Few-shot examples per prompt, at least 0, for tasks whose entry has no `num_fewshot` of
     its own; null leaves the task's setting."""
     limit: Number | None = None
-    """Documents per task. Ignored with a warning: in a search the rung decides."""
+    """Documents per task (below 1: a fraction) that `evaluate` and `replay` score. Ignored with a
+    warning in a search, where the rung decides."""
     device: str = "auto"
     """Where the model runs: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`; `auto` takes an
     accelerator if there is one."""

@@ -32,7 +32,8 @@ class Examination:
         self._opened = opened
         self._quiet = quiet
         device = resolve_device(opened.config.evaluation.device)
-        self._evaluator = build_evaluator(opened, device)
+        limit = opened.config.evaluation.limit
+        self._evaluator = build_evaluator(opened, device, limit=limit)
         self._workbench = Workbench(
             opened.checkpoints,
             device=device,

@@ -20,8 +20,13 @@ def resolve_device(wanted: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def build_evaluator(setup: Opened, device: str) -> HarnessEvaluator:
+def build_evaluator(setup: Opened, device: str, *, limit: float | None = None) -> HarnessEvaluator:
     """Opens the ledger and loads the tasks.
+
+    Args:
+        setup: Models and tasks.
+        device: Where the models will be.
+        limit: Upper bound of documents per task, or a fraction; in a search the rung decides.
 
     Raises:
         TaskError: A task or metric cannot be used.
@@ -30,7 +35,7 @@ def build_evaluator(setup: Opened, device: str) -> HarnessEvaluator:
     config = setup.config
     evaluator = HarnessEvaluator(
         setup.objectives,
-        evaluation_settings(config, setup.cast.dtype, device),
+        evaluation_settings(config, setup.cast.dtype, device, limit),
         setup.donor.path,
         Ledger(config.cache_dir / "ledger.sqlite"),
     )
@@ -38,17 +43,17 @@ def build_evaluator(setup: Opened, device: str) -> HarnessEvaluator:
     return evaluator
 
 
-def evaluation_settings(config: RunConfig, dtype: str, device: str) -> EvaluationSettings:
-    """The evaluator's settings as the configuration gives them.
-
-    ``limit`` is left out: in a search the rung decides how many documents are scored.
-    """
+def evaluation_settings(
+    config: RunConfig, dtype: str, device: str, limit: float | None
+) -> EvaluationSettings:
+    """The evaluator's settings as the configuration gives them."""
     section = config.evaluation
     return EvaluationSettings(
         cache_dir=config.cache_dir,
         include_path=config.include_paths,
         overrides=tuple(entry.overrides for entry in section.tasks),
         num_fewshot=section.num_fewshot,
+        limit=limit,
         holdout_split=section.holdout.split if section.holdout else None,
         batch_size=section.batch_size,
         device=device,
