@@ -312,6 +312,7 @@ def _load(config: Path, overrides: Sequence[str] | None, quiet: bool) -> RunConf
     if not quiet:
         for warning in loaded.warnings:
             print(f"note: {warning}", file=sys.stderr)
+        print("loading models and tasks", file=sys.stderr)
     return loaded
 
 
