@@ -36,7 +36,7 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as search.max_trials=20."),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+QuietFlag = Annotated[bool, typer.Option("--quiet", help="No progress, no text.")]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 DocumentsOption = Annotated[
     str, typer.Option("--documents", help="Which documents to score: search or heldout.")
@@ -167,7 +167,7 @@ def export(
 
 
 @app.command()
-def status(run: RunFolder, as_json: JsonFlag = False) -> None:
+def status(run: RunFolder, as_json: JsonFlag = False, quiet: QuietFlag = False) -> None:
     """Shows where a run stands, also while it is running."""
     from auto_merge.reports.as_json import status_json
     from auto_merge.reports.terminal import status_table
@@ -175,7 +175,7 @@ def status(run: RunFolder, as_json: JsonFlag = False) -> None:
     view = _view(run)
     if as_json:
         print(json.dumps(status_json(view), indent=1))
-    else:
+    elif not quiet:
         _console().print(status_table(view))
 
 
@@ -186,6 +186,7 @@ def report(
         Path | None, typer.Option("--html", help="Write the one-file report here as well.")
     ] = None,
     as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
     overwrite: OverwriteFlag = False,
 ) -> None:
     """Prints the tables of a run and writes its HTML report."""
@@ -201,7 +202,7 @@ def report(
         write_html(view, html)
     if as_json:
         print(json.dumps(report_json(view), indent=1))
-    else:
+    elif not quiet:
         print_report(view, _console())
 
 

@@ -92,6 +92,9 @@ def failures_table(view: RunView) -> Table | None:
     return table
 
 
+_OPEN_TRIALS = {"running": "running", "stopped": "interrupted", "complete": "proposed, not run"}
+
+
 def _status_lines(view: RunView) -> Iterator[tuple[str, str]]:
     yield "run", f"{clean(view.name)} ({view.state})"
     done, failed = len(summary.finished(view)), summary.num_failed(view)
@@ -100,7 +103,7 @@ def _status_lines(view: RunView) -> Iterator[tuple[str, str]]:
     trials += f", {failed} failed" if failed else ""
     open_trials = len(view.trials) - done
     if open_trials:
-        trials += f", {open_trials} {'running' if view.state == 'running' else 'interrupted'}"
+        trials += f", {open_trials} {_OPEN_TRIALS[view.state]}"
     yield "trials", trials
     if view.trials:
         yield "rung", summary.rung_text(view, view.trials[-1].trial.fidelity)
