@@ -67,7 +67,7 @@ def main() -> None:
     for _ in range(options.kills):
         process = start("broken", options, work)
         # Importing takes seconds; what follows is spread so that most kills hit the search.
-        time.sleep(dice.uniform(2.0, 10.0 + 2.0 * length / options.kills))
+        time.sleep(dice.uniform(2.0, 8.0 + length / options.kills))
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
