@@ -19,7 +19,11 @@ _PACKAGES = ("torch", "transformers", "lm-eval", "smac", "ConfigSpace", "numpy")
 
 def heading(title: str, expected: str) -> list[str]:
     """Title, command, versions, machine and what was expected beforehand, as Markdown lines."""
-    command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
+    words = list(sys.argv[1:])
+    if "--work" in words:  # a folder of one machine
+        place = words.index("--work")
+        del words[place : place + 2]
+    command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *words])
     from auto_merge import __version__
 
     versions = f"auto_merge {__version__}, "
