@@ -241,8 +241,8 @@ class Conclusion:
 
 
 _PROMISING_SCALES = 4
-MOST_SEARCHED = 8 + _PROMISING_SCALES + 2 + len(SINGLE_SCALES)
-"""Models at most that the conclusion scores on search documents, beside the references."""
+MOST_SEARCHED = 8 + _PROMISING_SCALES + 2
+"""Models at most that the conclusion scores on all search documents, beside the references."""
 _DOCUMENTS = {"search": "search", "heldout": "held-out"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,11 +15,14 @@ from auto_merge.errors import CheckpointError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.optimizers.fidelity import Bracket, rungs
 from auto_merge.runs.store import RunStore
+from auto_merge.search.baselines import SINGLE_SCALES
+from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
-from auto_merge.search.scoring import build_evaluator
+from auto_merge.search.scoring import build_evaluator, resolve_device
 from auto_merge.search.setup import Setup, prepare
 
+_WARM_UP, _TIMED = 2, 16
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -39,6 +43,8 @@ class DryRun:
             ``None`` if only time limits the run.
         conclusion_documents: Documents that choosing the winner and comparing it on held-out
             documents newly score at most; ``None`` if the tasks were not checked.
+        documents_per_second: Speed of the base model on a few documents, without merging and with
+            cold caches, so rather too low; ``None`` if the tasks were not checked.
         num_hyperparameters: Size of the search space; ``None`` if the models are not here.
         resident_bytes: Memory of the resident model; ``None`` if the models are not here.
         source_bytes: Size of the mapped source files; ``None`` if the models are not here.
@@ -54,6 +60,7 @@ class DryRun:
     max_seconds: float | None
     max_documents: int | None
     conclusion_documents: int | None
+    documents_per_second: float | None
     num_hyperparameters: int | None
     resident_bytes: int | None
     source_bytes: int | None
@@ -74,6 +81,8 @@ class DryRun:
             lines.append(f"  at most {self.max_trials} trials, {self.max_documents} documents")
         if self.conclusion_documents is not None:
             lines.append(f"  the comparison at the end: at most {self.conclusion_documents} more")
+        if self.documents_per_second is not None:
+            lines += self._seconds_lines(self.documents_per_second)
         if self.max_seconds is not None:
             lines.append(f"  at most {self.max_seconds:g} seconds of search")
         if self.resident_bytes is not None and self.source_bytes is not None:
@@ -84,9 +93,16 @@ class DryRun:
             )
         return lines
 
+    def _seconds_lines(self, speed: float) -> list[str]:
+        documents = (self.max_documents or 0) + (self.conclusion_documents or 0)
+        line = f"  about {speed:.0f} documents per second here"
+        if self.max_documents is not None:
+            line += f", so at most about {documents / speed / 60:.0f} minutes without a time limit"
+        return [line]
+
 
 def dry_run(config: RunConfig) -> DryRun:
-    """Checks a configuration; nothing is merged, scored or written.
+    """Checks a configuration and scores a few documents to see how fast that is; writes nothing.
 
     Models that are not on this machine are listed as not checked; everything else that is wrong is
     an error as in a real run.
@@ -99,16 +115,18 @@ def dry_run(config: RunConfig) -> DryRun:
     objectives = config.objectives()
     if not RunStore.exists(config.output_path):
         RunStore.check_free(config.output_path)
-    conclusion = None
+    conclusion = speed = None
     setup = _setup(config, checked, not_checked)
     top = config.search.max_budget
     if setup is not None and not config.problems():
         with tempfile.TemporaryDirectory() as scratch:
             # The evaluator keeps converted data and a ledger; a dry run leaves neither behind.
             apart = replace(setup, config=replace(config, cache_dir=Path(scratch)))
-            evaluator = build_evaluator(apart, "cpu")
+            device = resolve_device(config.evaluation.device)
+            evaluator = build_evaluator(apart, device)
             top = min(top, evaluator.max_fidelity)
-            conclusion = _conclusion(setup, evaluator, top)
+            conclusion = _conclusion(setup, evaluator, rungs(brackets(config, top)))
+            speed = _documents_per_second(setup, evaluator, device)
         checked.append(f"{len(objectives)} task metrics and their documents")
     else:
         not_checked.append("tasks and their documents")
@@ -125,6 +143,7 @@ def dry_run(config: RunConfig) -> DryRun:
         max_seconds=limits.max_seconds,
         max_documents=_documents(config, stages, limits.max_trials),
         conclusion_documents=conclusion,
+        documents_per_second=speed,
         num_hyperparameters=len(setup.strategy.space()) if setup else None,
         resident_bytes=_resident(setup) if setup else None,
         source_bytes=_mapped(setup) if setup else None,
@@ -164,13 +183,26 @@ def _documents(config: RunConfig, stages: Sequence[Bracket], trials: int | None)
     return tasks * (rounds * sum(order) + sum(order[:rest]))
 
 
-def _conclusion(setup: Setup, evaluator: HarnessEvaluator, top: int) -> int:
+def _conclusion(setup: Setup, evaluator: HarnessEvaluator, steps: Sequence[int]) -> int:
     """Documents of the conclusion: finalists, references and scales, then held-out documents."""
     tasks = {objective.task for objective in setup.objectives}
-    search = sum(min(top, evaluator.num_documents(task)) for task in tasks)
+    search = sum(min(steps[-1], evaluator.num_documents(task)) for task in tasks)
+    grid = len(SINGLE_SCALES) * steps[0] * len(tasks)
     heldout = sum(evaluator.num_documents(task, "heldout") for task in tasks)
     references = len(setup.checkpoints) + 1
-    return (MOST_SEARCHED + references) * search + (references + 2) * heldout
+    return grid + (MOST_SEARCHED + references) * search + (references + 2) * heldout
+
+
+def _documents_per_second(setup: Setup, evaluator: HarnessEvaluator, device: str) -> float | None:
+    """Times the base model, or the first source, on a few documents of every task."""
+    workbench = Workbench(setup.checkpoints, device=device, dtype=setup.cast.dtype)
+    model = setup.cast.base or setup.cast.models[0]
+    candidate = workbench.candidate(setup.cast.single_model(model))
+    evaluator.evaluate(candidate, _WARM_UP)
+    started = time.monotonic()
+    evaluator.evaluate(candidate, _WARM_UP + _TIMED)
+    scored = evaluator.last_counts.scored
+    return scored / (time.monotonic() - started) if scored else None
 
 
 def _resident(setup: Setup) -> int:
