@@ -20,6 +20,7 @@ sources = st.lists(st.builds(Source, names, layers, parameters), min_size=1, max
 slices = st.lists(st.builds(Slice, names, sources, parameters), min_size=1, max_size=3).map(tuple)
 recipes = st.builds(Recipe, slices, st.none() | names, st.sampled_from([None, "float32"]))
 
+
 def from_text(text: str, place: str = "recipe") -> RecipeFile:
     return from_data(parse(text, place), place)
 
