@@ -68,4 +68,10 @@ class Worker(Protocol):
     """Runs trials one at a time."""
 
     def run(self, trial: Trial, recipe: Recipe) -> Outcome:
-        """Merges and evaluates. Never raises: a failure is a status with a traceback."""
+        """Merges and evaluates; a failure of the trial is a status with a traceback.
+
+        Raises:
+            Interrupted: Somebody asked to stop.
+            RunError: The ledger cannot be read or written.
+            CheckpointError: A source cannot be read any more.
+        """

@@ -154,8 +154,8 @@ def _origin(view: RunView) -> str:
         trial = view.final.trial
         origin = f", proposed by {clean(trial.origin)}" if trial.origin else ""
         return (
-            f"Trial {trial.index}{origin}: of the few trials with the lowest cost the one with the "
-            "best score on all search documents."
+            f"Trial {trial.index}{origin}: of the best trials at the highest rung and below it "
+            "the one with the best score on all search documents."
         )
     return "The best model so far; the search is not complete."
 
