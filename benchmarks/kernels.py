@@ -19,7 +19,7 @@ from unittest import mock
 
 import torch
 
-from auto_merge.methods import METHODS, native, status
+from auto_merge.methods import METHODS, kernels, native, status
 
 HIDDEN, INNER, KEYS, VOCABULARY, LAYERS = 576, 1536, 192, 49152, 30
 LAYER = [(HIDDEN, HIDDEN), (KEYS, HIDDEN), (KEYS, HIDDEN), (HIDDEN, HIDDEN)]
@@ -63,8 +63,11 @@ class Bench:
     def merge(self, method: str, memos: list[Callable[..., Any]], **arguments: Any) -> None:
         sources = self.sources[:2] if method == "slerp" else self.sources
         merge = METHODS.get(method).merge
-        for i, out in enumerate(self.out):
+        works = [
             merge([source[i] for source in sources], self.base[i], arguments, out, memos[i])
+            for i, out in enumerate(self.out)
+        ]
+        kernels.run([work for work in works if work is not None])
 
     def published_ties(self, rho: float) -> float:
         total = 0.0

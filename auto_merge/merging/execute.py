@@ -4,48 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from auto_merge.errors import InvalidWeightsError
 from auto_merge.merging.plan import Step
+from auto_merge.methods import kernels
 from auto_merge.methods.base import METHODS, Memo
 
 if TYPE_CHECKING:
     import torch
 
-_LARGE = 1 << 23
-"""Elements from which one tensor is worth all threads."""
+Started: TypeAlias = "kernels.Work | torch.Tensor"
 
 
-def run_step(
+def start_step(
     step: Step,
     sources: Sequence[torch.Tensor],
     base: torch.Tensor | None,
     out: torch.Tensor,
     memo: Memo,
-) -> torch.Tensor:
-    """Merges the inputs of a step into ``out``.
+) -> Started:
+    """Merges the inputs of a step into ``out``, up to work that is worth running with others.
 
     Returns:
-        The sum of ``out`` as a scalar tensor on its device: NaN and infinity survive summation, and
-        right after it was written the tensor is still in the cache.
+        That work, or the count of NaN and infinite elements of the finished ``out``.
     """
-    METHODS.get(step.call.method).merge(sources, base, step.call.arguments, out, memo)
-    return out.sum()
+    work = METHODS.get(step.call.method).merge(sources, base, step.call.arguments, out, memo)
+    if work is None:
+        return kernels.count_invalid(out)
+    return work if work.is_native else kernels.run([work])[0]
 
 
-def run_jobs(
-    jobs: Sequence[Callable[[], torch.Tensor]], sizes: Sequence[int], device: torch.device
-) -> list[torch.Tensor]:
-    """Runs independent jobs, on the CPU several at a time.
+def finish(started: Sequence[Started]) -> list[int]:
+    """Runs the work that is left; returns the counts of NaN and infinite elements in order."""
+    import torch
 
-    A large tensor gets all threads of torch, one after the other. Smaller ones are dealt out to as
-    many single threads: they need no barrier after every operation, which costs milliseconds each
-    as soon as another process wants the same cores.
+    works = [item for item in started if isinstance(item, kernels.Work)]
+    found = iter(kernels.run(works))
+    counts = [next(found) if isinstance(item, kernels.Work) else item for item in started]
+    # One question to the device instead of one per tensor.
+    return torch.stack(counts).tolist() if counts else []
+
+
+def run_jobs(jobs: Sequence[Callable[[], Started]], device: torch.device) -> list[Started]:
+    """Runs independent jobs, on the CPU as many at a time as torch has threads.
+
+    Single threads need no barrier after every operation, which costs milliseconds each as soon as
+    another process wants the same cores.
 
     Args:
         jobs: What to run.
-        sizes: Number of elements that each job writes.
         device: Where the tensors are; other devices than the CPU run the jobs in order.
 
     Returns:
@@ -56,33 +64,25 @@ def run_jobs(
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         return [job() for job in jobs]
-    results: dict[int, torch.Tensor] = {}
-    small = [number for number, size in enumerate(sizes) if size < _LARGE]
-    for number in set(range(len(jobs))).difference(small):
-        results[number] = jobs[number]()
-    small.sort(key=lambda number: -sizes[number])
     try:
         with ThreadPoolExecutor(threads, "merge", torch.set_num_threads, (1,)) as pool:
-            results.update(zip(small, pool.map(lambda n: jobs[n](), small), strict=True))
+            return list(pool.map(lambda job: job(), jobs))
     finally:
         # The number is per thread, but a thread that starts later takes the one set last.
         torch.set_num_threads(threads)
-    return [results[number] for number in range(len(jobs))]
 
 
-def check_finite(step: Step, total_is_finite: bool, out: torch.Tensor) -> None:
+def check_finite(step: Step, num_invalid: int) -> None:
     """Raises if a merged tensor contains NaN or infinity.
 
     Args:
         step: The step, for the message.
-        total_is_finite: Whether the sum of ``out`` is finite; if not, ``out`` is looked at again,
-            because the sum of finite values can overflow.
-        out: The merged tensor.
+        num_invalid: How many elements of the result are NaN or infinite.
 
     Raises:
-        InvalidWeightsError: It does.
+        InvalidWeightsError: There are some.
     """
-    if not total_is_finite and not bool(out.isfinite().all()):
+    if num_invalid:
         roles = ", ".join(dict.fromkeys(role for role, _ in step.inputs))
         numbers = ", ".join(f"{name} {value}" for name, value in step.call.arguments.items())
         raise InvalidWeightsError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.folder import INDEX, TOKENIZER_FILES
 from auto_merge.errors import CheckpointError
-from auto_merge.merging.execute import check_finite, run_step
+from auto_merge.merging.execute import check_finite, finish, start_step
 from auto_merge.merging.memo import TensorMemo
 from auto_merge.merging.plan import Plan
 from auto_merge.merging.shards import Shard, divide, index_text, write_shard
@@ -93,8 +93,8 @@ def merged_tensors(plan: Plan, checkpoints: Mapping[str, Checkpoint]) -> Iterato
         base = None if step.base is None else checkpoints[step.base[0]].tensor(step.base[1])
         result = scratch[: math.prod(step.shape)].view(step.shape)
         with torch.no_grad():
-            total = run_step(step, sources, base, result, TensorMemo())
-        check_finite(step, bool(total.isfinite()), result)
+            (count,) = finish([start_step(step, sources, base, result, TensorMemo())])
+        check_finite(step, count)
         yield result
 
 

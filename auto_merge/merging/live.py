@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.errors import CheckpointError
-from auto_merge.merging.execute import check_finite, run_jobs, run_step
+from auto_merge.merging.execute import Started, check_finite, finish, run_jobs, start_step
 from auto_merge.merging.inputs import Inputs
 from auto_merge.merging.memo import MemoStore, TensorMemo
 from auto_merge.merging.plan import Plan, Step
@@ -149,19 +148,16 @@ class LiveModel:
             self._contents.pop(step.output, None)
             out = self._buffer(step, getattr(torch, dtype))
             jobs.append(partial(self._merge, step, out, self._memos.of(step.call)))
-        sums = run_jobs(jobs, [math.prod(step.shape) for step in steps], self._device)
-        if steps:
-            # One question to the device instead of one per tensor.
-            finite = torch.stack(sums).isfinite().tolist()
-            for step, fine in zip(steps, finite, strict=True):
-                check_finite(step, fine, self._buffers[step.output])
+        counts = finish(run_jobs(jobs, self._device))
+        for step, count in zip(steps, counts, strict=True):
+            check_finite(step, count)
         self._memos.settle()
         self._contents.update({step.output: step.digest for step in steps})
 
-    def _merge(self, step: Step, out: torch.Tensor, memo: TensorMemo) -> torch.Tensor:
+    def _merge(self, step: Step, out: torch.Tensor, memo: TensorMemo) -> Started:
         sources = [self._inputs.get(reference) for reference in step.inputs]
         base = None if step.base is None else self._inputs.get(step.base)
-        return run_step(step, sources, base, out, memo)
+        return start_step(step, sources, base, out, memo)
 
     def _buffer(self, step: Step, dtype: torch.dtype) -> torch.Tensor:
         import torch

@@ -16,6 +16,8 @@ from auto_merge.registry import Registry
 if TYPE_CHECKING:
     import torch
 
+    from auto_merge.methods.kernels import Work
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -79,8 +81,12 @@ class MergeFunction(Protocol):
         arguments: Arguments,
         out: torch.Tensor,
         memo: Memo,
-    ) -> None:
+    ) -> Work | None:
         """Writes the merge of K equally shaped ``tensors`` into ``out``.
+
+        Returns:
+            ``None`` if ``out`` is written, else the work of :mod:`auto_merge.methods.kernels` that
+            writes all of it; the caller runs it.
 
         Args:
             tensors: K tensors of one shape, any floating dtype, contiguous, never written to.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from auto_merge.methods.kernels import Work
+
 _BINS = 1 << 15
 _MAGNITUDE = 0x7FFFFFFF
 _CPU_CHUNK = 1 << 17  # float32 buffers of 512 KB stay in the cache
@@ -36,34 +38,91 @@ def _buffers(like: torch.Tensor, count: int) -> torch.Tensor:
     return torch.empty((count, longest), dtype=torch.float32, device=like.device)
 
 
-def weighted_sum(
-    tensors: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor
-) -> None:
-    """See :func:`auto_merge.methods.kernels.weighted_sum`."""
-    rows = _buffers(out, 2)
-    for part in _chunks(out):
+def run(works: Sequence[Work]) -> list[torch.Tensor]:
+    """See :func:`auto_merge.methods.kernels.run`."""
+    return [_run(work) for work in works]
+
+
+def _run(work: Work) -> torch.Tensor:
+    if work.kernel == "weighted_sum":
+        _weighted_sum(work)
+    elif work.kernel == "weighted_delta_sum":
+        _weighted_delta_sum(work)
+    else:
+        _ties(work)
+    return count_invalid(work.out)
+
+
+def count_invalid(tensor: torch.Tensor) -> torch.Tensor:
+    """See :func:`auto_merge.methods.kernels.count_invalid`."""
+    import torch
+
+    count = torch.zeros((), dtype=torch.int64, device=tensor.device)
+    for part in _chunks(tensor):
+        count += tensor[part].isfinite().logical_not_().sum()
+    return count
+
+
+def _weighted_sum(work: Work) -> None:
+    rows = _buffers(work.out, 2)
+    for part in _chunks(work.out):
         total, term = rows[:, : part.stop - part.start]
-        total.copy_(tensors[0][part]).mul_(weights[0])
-        for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.copy_(work.tensors[0][part]).mul_(work.weights[0])
+        for tensor, weight in zip(work.tensors[1:], work.weights[1:], strict=True):
             total.add_(term.copy_(tensor[part]).mul_(weight))
-        out[part].copy_(total)
+        work.out[part].copy_(total)
 
 
-def weighted_delta_sum(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor,
-    weights: Sequence[float],
-    out: torch.Tensor,
-) -> None:
-    """See :func:`auto_merge.methods.kernels.weighted_delta_sum`."""
-    rows = _buffers(out, 3)
-    for part in _chunks(out):
+def _weighted_delta_sum(work: Work) -> None:
+    assert work.base is not None
+    rows = _buffers(work.out, 3)
+    for part in _chunks(work.out):
         start, total, term = rows[:, : part.stop - part.start]
-        start.copy_(base[part])
-        total.copy_(tensors[0][part]).sub_(start).mul_(weights[0])
-        for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        start.copy_(work.base[part])
+        total.copy_(work.tensors[0][part]).sub_(start).mul_(work.weights[0])
+        for tensor, weight in zip(work.tensors[1:], work.weights[1:], strict=True):
             total.add_(term.copy_(tensor[part]).sub_(start).mul_(weight))
-        out[part].copy_(start.add_(total))
+        work.out[part].copy_(start.add_(total))
+
+
+def _ties(work: Work) -> None:
+    import torch
+
+    assert work.base is not None
+    base, out = work.base, work.out
+    rows = _buffers(out, 4 + len(work.tensors))
+    signs = torch.zeros((), dtype=torch.int64, device=out.device)
+
+    def elect(part: slice) -> list[torch.Tensor]:
+        """Fills base, elected sum and trimmed deltas of one chunk."""
+        views = list(rows[:, : part.stop - part.start])
+        start, elected, term, _, *deltas = views
+        start.copy_(base[part])
+        elected.zero_()
+        for tensor, delta, weight, threshold in zip(
+            work.tensors, deltas, work.weights, work.thresholds, strict=True
+        ):
+            delta.copy_(tensor[part]).sub_(start)
+            delta.masked_fill_(delta.abs() < threshold, 0.0)
+            elected.add_(torch.mul(delta, weight, out=term))
+        return views
+
+    for part in _chunks(out):
+        elected = elect(part)[1]
+        signs += (elected > 0).sum() - (elected < 0).sum()
+    majority = float(signs.sign())
+    for part in _chunks(out):
+        start, elected, total, mass, *deltas = elect(part)
+        undefined = elected.isnan()
+        elected.masked_fill_(elected == 0, majority)
+        total.zero_()
+        mass.zero_()
+        for delta, weight in zip(deltas, work.weights, strict=True):
+            agrees = ((elected > 0) & (delta > 0)) | ((elected < 0) & (delta < 0))
+            total.add_(torch.where(agrees, delta * weight, 0.0))
+            mass.add_(agrees.to(torch.float32).mul_(weight))
+        total.div_(mass.masked_fill_(mass == 0, 1.0)).masked_fill_(undefined, float("nan"))
+        out[part].copy_(start.add_(total.mul_(work.scale)))
 
 
 def _magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -100,52 +159,6 @@ def select_delta(tensor: torch.Tensor, base: torch.Tensor, bin_index: int, rank:
     found = torch.cat([bits[bits >> 16 == bin_index] for bits in _magnitudes(tensor, base)])
     chosen: torch.Tensor = found.kthvalue(rank).values
     return float(chosen.view(torch.float32))
-
-
-def ties(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor,
-    weights: Sequence[float],
-    thresholds: Sequence[float],
-    scale: float,
-    out: torch.Tensor,
-) -> None:
-    """See :func:`auto_merge.methods.kernels.ties`."""
-    import torch
-
-    rows = _buffers(out, 4 + len(tensors))
-    signs = torch.zeros((), dtype=torch.int64, device=out.device)
-
-    def elect(part: slice) -> list[torch.Tensor]:
-        """Fills base, elected sum and trimmed deltas of one chunk."""
-        views = list(rows[:, : part.stop - part.start])
-        start, elected, term, _, *deltas = views
-        start.copy_(base[part])
-        elected.zero_()
-        for tensor, delta, weight, threshold in zip(
-            tensors, deltas, weights, thresholds, strict=True
-        ):
-            delta.copy_(tensor[part]).sub_(start)
-            delta.masked_fill_(delta.abs() < threshold, 0.0)
-            elected.add_(torch.mul(delta, weight, out=term))
-        return views
-
-    for part in _chunks(out):
-        elected = elect(part)[1]
-        signs += (elected > 0).sum() - (elected < 0).sum()
-    majority = float(signs.sign())
-    for part in _chunks(out):
-        start, elected, total, mass, *deltas = elect(part)
-        undefined = elected.isnan()
-        elected.masked_fill_(elected == 0, majority)
-        total.zero_()
-        mass.zero_()
-        for delta, weight in zip(deltas, weights, strict=True):
-            agrees = ((elected > 0) & (delta > 0)) | ((elected < 0) & (delta < 0))
-            total.add_(torch.where(agrees, delta * weight, 0.0))
-            mass.add_(agrees.to(torch.float32).mul_(weight))
-        total.div_(mass.masked_fill_(mass == 0, 1.0)).masked_fill_(undefined, float("nan"))
-        out[part].copy_(start.add_(total.mul_(scale)))
 
 
 def dot_products(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float, float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,61 @@ def copy(tensor: torch.Tensor, out: torch.Tensor) -> None:
     target.copy_(source)
 
 
+@dataclass(frozen=True)
+class Work:
+    """An elementwise merge that is ready to run; made by the three functions below.
+
+    A method may return its last step like this instead of running it. The engine then runs the
+    works of many tensors together, which spares a call and a wake-up of threads per tensor.
+
+    Attributes:
+        kernel: ``weighted_sum``, ``weighted_delta_sum`` or ``ties``.
+        tensors: Flat sources, at least one.
+        base: Flat base tensor; ``None`` for ``weighted_sum``.
+        weights: One per source, rounded to float32.
+        out: Flat tensor that is written.
+        thresholds: One per source, for ``ties``.
+        scale: Factor on the merged task vector, for ``ties``.
+        is_native: Whether the native kernels run it.
+    """
+
+    kernel: str
+    tensors: Sequence[torch.Tensor]
+    base: torch.Tensor | None
+    weights: Sequence[float]
+    out: torch.Tensor
+    thresholds: Sequence[float]
+    scale: float
+    is_native: bool
+
+
+def run(works: Sequence[Work]) -> list[torch.Tensor]:
+    """Runs works, which must not write to what another reads or writes.
+
+    On the CPU they run on all threads of torch: large tensors one after the other, small ones side
+    by side.
+
+    Returns:
+        For every work the number of NaN and infinite elements of ``out``: an int64 scalar on its
+        device, so that many can be read with one question to the device.
+
+    Raises:
+        MemoryError: There is no memory for scratch space.
+    """
+    counts: dict[int, torch.Tensor] = {}
+    for module, is_native in ((native, True), (fallback, False)):
+        places = [place for place, work in enumerate(works) if work.is_native is is_native]
+        if places:
+            found = module.run([works[place] for place in places])
+            counts.update(zip(places, found, strict=True))
+    return [counts[place] for place in range(len(works))]
+
+
 def weighted_sum(
     tensors: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor
-) -> None:
-    """Writes sum_i w_i W_i to ``out``; weights are rounded to float32, at least one is given."""
-    module, flat = _flat([*tensors, out])
-    module.weighted_sum(flat[:-1], [float32(weight) for weight in weights], flat[-1])
+) -> Work:
+    """``out`` = sum_i w_i W_i; weights are rounded to float32, at least one is given."""
+    return _work("weighted_sum", tensors, None, weights, out)
 
 
 def weighted_delta_sum(
@@ -72,11 +122,49 @@ def weighted_delta_sum(
     base: torch.Tensor,
     weights: Sequence[float],
     out: torch.Tensor,
-) -> None:
-    """Writes B + sum_i w_i (W_i - B) to ``out``; the sum is formed before B is added."""
-    module, flat = _flat([*tensors, base, out])
+) -> Work:
+    """``out`` = B + sum_i w_i (W_i - B); the sum is formed before B is added."""
+    return _work("weighted_delta_sum", tensors, base, weights, out)
+
+
+def ties(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor,
+    weights: Sequence[float],
+    thresholds: Sequence[float],
+    scale: float,
+    out: torch.Tensor,
+) -> Work:
+    """``out`` = the TIES merge with known thresholds; formula in :mod:`.ties`.
+
+    Weights must be positive. NaN in a source is kept through the trimming and reaches ``out``.
+    """
+    return _work("ties", tensors, base, weights, out, tuple(thresholds), float32(scale))
+
+
+def _work(
+    kernel: str,
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    weights: Sequence[float],
+    out: torch.Tensor,
+    thresholds: Sequence[float] = (),
+    scale: float = 1.0,
+) -> Work:
+    count = len(tensors)
+    others = [out] if base is None else [out, base]
+    module, flat = _flat([*tensors, *others])
     rounded = [float32(weight) for weight in weights]
-    module.weighted_delta_sum(flat[:-2], flat[-2], rounded, flat[-1])
+    flat_base = None if base is None else flat[count + 1]
+    return Work(
+        *(kernel, flat[:count], flat_base, rounded, flat[count], thresholds, scale),
+        is_native=module is native,
+    )
+
+
+def count_invalid(tensor: torch.Tensor) -> torch.Tensor:
+    """Counts NaN and infinite elements: an int64 scalar on the device of ``tensor``."""
+    return fallback.count_invalid(tensor.detach().view(-1))
 
 
 def delta_histogram(tensor: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,23 +195,6 @@ def select_delta(tensor: torch.Tensor, base: torch.Tensor, bin_index: int, rank:
     module, flat = _flat([tensor, base])
     chosen: float = module.select_delta(*flat, bin_index, rank)
     return chosen
-
-
-def ties(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor,
-    weights: Sequence[float],
-    thresholds: Sequence[float],
-    scale: float,
-    out: torch.Tensor,
-) -> None:
-    """Writes the TIES merge with known thresholds to ``out``; formula in :mod:`.ties`.
-
-    Weights must be positive. NaN in a source is kept through the trimming and reaches ``out``.
-    """
-    module, flat = _flat([*tensors, base, out])
-    rounded = [float32(weight) for weight in weights]
-    module.ties(flat[:-2], flat[-2], rounded, list(thresholds), float32(scale), flat[-1])
 
 
 def dot_products(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float, float]:

@@ -42,7 +42,7 @@ def merge(
     arguments: Arguments,
     out: torch.Tensor,
     memo: Memo,
-) -> None:
+) -> kernels.Work | None:
     """Writes ``sum_i w_i W_i / sum_i w_i`` to ``out``.
 
     Sources of weight 0 are not read. A single source that is left is copied bit for bit.
@@ -54,10 +54,10 @@ def merge(
     used = [index for index, weight in enumerate(weights) if weight != 0.0]
     if len(used) == 1:
         kernels.copy(tensors[used[0]], out)
-    else:
-        kernels.weighted_sum(
-            [tensors[index] for index in used], [weights[index] for index in used], out
-        )
+        return None
+    return kernels.weighted_sum(
+        [tensors[index] for index in used], [weights[index] for index in used], out
+    )
 
 
 def simplify(call: Call) -> Call:

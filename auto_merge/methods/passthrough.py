@@ -18,7 +18,7 @@ def merge(
     arguments: Arguments,
     out: torch.Tensor,
     memo: Memo,
-) -> None:
+) -> kernels.Work | None:
     """Writes ``scale * W`` to ``out``; with scale 1 an exact copy.
 
     The scale multiplies the tensor itself, also where it is an embedding or a norm.
@@ -26,8 +26,8 @@ def merge(
     scale = canonical.number(arguments, "scale")
     if scale == 1.0:
         kernels.copy(tensors[0], out)
-    else:
-        kernels.weighted_sum(tensors, [scale], out)
+        return None
+    return kernels.weighted_sum(tensors, [scale], out)
 
 
 def simplify(call: Call) -> Call:

@@ -44,7 +44,7 @@ def merge(
     arguments: Arguments,
     out: torch.Tensor,
     memo: Memo,
-) -> None:
+) -> kernels.Work | None:
     """Writes ``(sin((1-t) a) W_0 + sin(t a) W_1) / sin a`` to ``out``, ``a`` being their angle.
 
     The whole tensor is one vector. t = 0 and t = 1 copy a source bit for bit.
@@ -56,9 +56,9 @@ def merge(
     t = canonical.number(arguments, "t")
     if t in (0.0, 1.0):
         kernels.copy(tensors[int(t)], out)
-        return
+        return None
     dot: float = memo("slerp/cosine", lambda: cosine(tensors[0], tensors[1]))
-    kernels.weighted_sum(tensors, coefficients(dot, t), out)
+    return kernels.weighted_sum(tensors, coefficients(dot, t), out)
 
 
 def simplify(call: Call) -> Call:

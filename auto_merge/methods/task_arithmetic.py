@@ -18,7 +18,7 @@ def merge(
     arguments: Arguments,
     out: torch.Tensor,
     memo: Memo,
-) -> None:
+) -> kernels.Work | None:
     """Writes ``B + sum_i (scale w_i) (W_i - B)`` to ``out``: a sum of task vectors, not their mean.
 
     Sources whose factor is 0 are not read; with none left the base is copied bit for bit. One
@@ -30,12 +30,13 @@ def merge(
     used = [index for index, factor in enumerate(factors) if factor != 0.0]
     if not used:
         kernels.copy(base, out)
-    elif len(used) == 1 and canonical.significant(factors[used[0]]) == 1.0:
+        return None
+    if len(used) == 1 and canonical.significant(factors[used[0]]) == 1.0:
         kernels.copy(tensors[used[0]], out)
-    else:
-        kernels.weighted_delta_sum(
-            [tensors[index] for index in used], base, [factors[index] for index in used], out
-        )
+        return None
+    return kernels.weighted_delta_sum(
+        [tensors[index] for index in used], base, [factors[index] for index in used], out
+    )
 
 
 def simplify(call: Call) -> Call:

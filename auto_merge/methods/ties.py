@@ -95,7 +95,7 @@ def merge(
     arguments: Arguments,
     out: torch.Tensor,
     memo: Memo,
-) -> None:
+) -> kernels.Work | None:
     """Writes ``B + scale * mean`` to ``out``, where d_i = W_i - B has n elements.
 
     1. Trim every source: k = int(n (1 - density)), threshold = k-th smallest |d_i|; entries below
@@ -116,11 +116,11 @@ def merge(
     used = [index for index, weight in enumerate(weights) if weight != 0.0]
     if not used or scale == 0.0:
         kernels.copy(base, out)
-        return
+        return None
     rank = trim_rank(out.numel(), density)
     thresholds = [_threshold(tensors[index], base, rank, memo, index) for index in used]
     largest = max(weights)
-    kernels.ties(
+    return kernels.ties(
         [tensors[index] for index in used],
         base,
         [weights[index] / largest for index in used],

@@ -13,14 +13,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import pytest
 import torch
 import yaml
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from auto_merge.errors import TaskError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.evaluation.ledger import Ledger
 from auto_merge.evaluation.settings import EvaluationSettings
+from auto_merge.evaluation.suite import Suite
 from auto_merge.trial import Objective
 
 # Matrices this small only lose by threads, and with other work on the machine they lose a lot.
@@ -172,3 +175,33 @@ class Workshop:
             self.tokenizer,
             self.ledger(ledger),
         )
+
+
+def suite(shop: Workshop, *objectives: tuple[str, str], **settings: Any) -> Suite:
+    return shop.open(*objectives, **settings)._suite
+
+
+def refusal(shop: Workshop, *objectives: tuple[str, str], **settings: Any) -> str:
+    with pytest.raises(TaskError) as caught:
+        suite(shop, *objectives, **settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def write_choice(shop: Workshop, name: str = "mc", count: int = 12, **config: Any) -> None:
+    shop.write(name, {"test": choice_documents(count)}, **{**CHOICE, **config})
+
+
+def write_generate(shop: Workshop, name: str = "gen", count: int = 12, **config: Any) -> None:
+    shop.write(name, {"test": answer_documents(count)}, **{**GENERATE, **config})
+
+
+def prompts(shop: Workshop, name: str, metric: str, **settings: Any) -> dict[str, list[str]]:
+    """Prompt texts by document key."""
+    loaded = suite(shop, (name, metric), **settings)
+    texts = {}
+    for slot in loaded.line_up(10**6, "search"):
+        tokens = slot.leaf.tokens(slot.document)
+        texts[slot.document.key] = [loaded.prompter.tokenizer.decode(t.inputs) for t in tokens]
+    return texts

@@ -356,10 +356,10 @@ def test_memory_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
         "models = opened({n: Path(sys.argv[3]) / n for n in ('base', 'source_1', 'source_2')})\n"
         "given = recipe(part('ties', ['source_1', 'source_2'], (0, 16), density=.5))\n"
         "before, highest = anonymous(), []\n"
-        "import auto_merge.merging.export as export; original = export.run_step\n"
+        "import auto_merge.merging.export as export; original = export.finish\n"
         "def watched(*a):\n"
         "    result = original(*a); highest.append(anonymous()); return result\n"
-        "export.run_step = watched\n"
+        "export.finish = watched\n"
         "export_model(build_plan(given, models), models, Path(sys.argv[4]), files={})\n"
         "print(max(highest) - before)"
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from merge_recipes import IDS, linear, opened, part, recipe
 from pico import FAMILIES, make_llama, make_models, read_tensors, write_tensors
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
 import auto_merge.merging.execute as execute
@@ -16,6 +17,7 @@ from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.errors import CheckpointError, InvalidWeightsError
 from auto_merge.merging.live import LiveModel
 from auto_merge.merging.plan import build_plan
+from auto_merge.methods import native
 from auto_merge.recipe.model import Recipe
 
 DEVICES = [
@@ -238,6 +240,28 @@ def test_a_sum_that_overflows_is_no_invalid_weight(tmp_path: Path) -> None:
     assert float(model.model.norm.weight.max()) == pytest.approx(3e4, rel=1e-3)
 
 
+def test_the_last_outputs_do_not_copy_the_output_matrix(
+    live: LiveModel, checkpoints: dict[str, Checkpoint]
+) -> None:
+    """torch multiplies a slice row by row, with a copy of the weight each, if left alone."""
+    model = live.materialise(build_plan(THIRDS, checkpoints))
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                sizes.append(result.numel())
+            return result
+
+    tokens = torch.arange(8).repeat(5, 1)
+    with torch.no_grad(), Watch():
+        model(input_ids=tokens, logits_to_keep=2)
+    assert max(sizes) <= model.lm_head.weight.numel()
+
+
 @pytest.mark.parametrize("broken_at", [0, 17, 38])
 def test_the_model_survives_an_error_at_any_step(
     live: LiveModel,
@@ -247,17 +271,17 @@ def test_the_model_survives_an_error_at_any_step(
 ) -> None:
     good = build_plan(THIRDS, checkpoints)
     expected = logits(live.materialise(good))
-    run_step: Callable[..., torch.Tensor] = execute.run_step
+    start_step: Callable[..., execute.Started] = execute.start_step
     calls = []
 
-    def failing(*arguments: Any) -> torch.Tensor:
+    def failing(*arguments: Any) -> execute.Started:
         calls.append(arguments[0].output)
         if len(calls) == broken_at + 1:
             raise torch.OutOfMemoryError("planned")
-        return run_step(*arguments)
+        return start_step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("auto_merge.merging.live.run_step", failing)
+        patch.setattr("auto_merge.merging.live.start_step", failing)
         with pytest.raises(torch.OutOfMemoryError):
             live.materialise(build_plan(linear(source_1=1, source_2=2), checkpoints))
     assert torch.equal(logits(live.materialise(good)), expected)
@@ -273,7 +297,7 @@ def test_threads_do_not_change_results(
     try:
         torch.set_num_threads(3)
         for large in (1, 300, 1 << 23):
-            monkeypatch.setattr(execute, "_LARGE", large)
+            monkeypatch.setattr(native, "_LARGE", large)
             model = LiveModel(checkpoints).materialise(plan)
             assert torch.get_num_threads() == 3
             torch.set_num_threads(before)

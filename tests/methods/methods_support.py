@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hypothesis import HealthCheck, settings
 
-from auto_merge.methods import METHODS, Arguments, Call
+from auto_merge.methods import METHODS, Arguments, Call, kernels
 
 FAST = settings(
     deadline=None,
@@ -51,6 +51,12 @@ def models(
     return sources, base.to(dtype)
 
 
+def carry_out(work: kernels.Work | None) -> None:
+    """Runs what a method left to its caller."""
+    if work is not None:
+        kernels.run([work])
+
+
 def merged(
     method: str,
     sources: Sequence[torch.Tensor],
@@ -70,7 +76,7 @@ def merged(
     filled.update(arguments)
     before = [tensor.clone() for tensor in sources]
     out = torch.full_like(sources[0], 77.0, dtype=out_dtype or sources[0].dtype)
-    METHODS.get(method).merge(sources, base, filled, out, memo or Memory())
+    carry_out(METHODS.get(method).merge(sources, base, filled, out, memo or Memory()))
     for tensor, copy in zip(sources, before, strict=True):
         assert torch.equal(tensor.nan_to_num(), copy.nan_to_num())
     return out
@@ -81,7 +87,7 @@ def merged_call(call: Call, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor
     sources = [tensors[key] for key in call.sources]
     base = None if call.base is None else tensors[call.base]
     out = torch.empty_like(sources[0])
-    METHODS.get(call.method).merge(sources, base, call.arguments, out, Memory())
+    carry_out(METHODS.get(call.method).merge(sources, base, call.arguments, out, Memory()))
     return out
 
 

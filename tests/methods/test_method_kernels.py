@@ -34,12 +34,20 @@ def inputs(mix: tuple[torch.dtype, ...], shape: tuple[int, ...]):
 def everything(module, sources, base, out_dtype):
     """Results of every kernel of one implementation."""
     outs = [torch.empty_like(base, dtype=out_dtype) for _ in range(4)]
-    module.weighted_sum(sources, WEIGHTS, outs[0])
-    module.weighted_delta_sum(sources, base, WEIGHTS, outs[1])
-    module.ties(sources, base, POSITIVE, [0.05, 0.1, 0.02], kernels.float32(0.7), outs[2])
-    module.ties(sources, base, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], 1.0, outs[3])
+    invalid = module.run(
+        [
+            kernels.weighted_sum(sources, WEIGHTS, outs[0]),
+            kernels.weighted_delta_sum(sources, base, WEIGHTS, outs[1]),
+            kernels.ties(sources, base, POSITIVE, [0.05, 0.1, 0.02], 0.7, outs[2]),
+            kernels.ties(sources, base, [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], 1.0, outs[3]),
+        ]
+    )
     counts, low = module.delta_histogram(sources[0], base)
-    return [*outs, counts, torch.where(counts > 0, low, 0)]
+    return [*outs, *invalid, counts, torch.where(counts > 0, low, 0)]
+
+
+def total(module, sources, weights, out):
+    module.run([kernels.weighted_sum(sources, weights, out)])
 
 
 @pytest.mark.usefixtures("kernels_built")
@@ -62,7 +70,7 @@ def test_native_conversions_cover_every_sixteen_bit_number():
     for dtype in (torch.bfloat16, torch.float16):
         numbers = patterns.view(dtype)
         wide = torch.empty(2**16)
-        native.weighted_sum([numbers], [1.0], wide)
+        total(native, [numbers], [1.0], wide)
         assert torch.equal(wide.nan_to_num(1.5), numbers.float().nan_to_num(1.5))
         # Back again, and at the midpoints and their neighbours, where rounding decides.
         steps = wide[wide.isfinite()].sort().values
@@ -70,7 +78,7 @@ def test_native_conversions_cover_every_sixteen_bit_number():
         up, down = (middle.nextafter(torch.tensor(s * torch.inf)) for s in (1, -1))
         for values in (wide, middle, up, down, wide * 1.5):
             narrow = torch.empty(values.numel(), dtype=dtype)
-            native.weighted_sum([values.contiguous()], [1.0], narrow)
+            total(native, [values.contiguous()], [1.0], narrow)
             expected = values.to(dtype)
             assert torch.equal(narrow.isnan(), expected.isnan())
             same = narrow.view(torch.int16) == expected.view(torch.int16)
@@ -91,6 +99,53 @@ def test_threads_do_not_change_a_bit(module, threads, request):
         results[-1].append(torch.tensor(module.dot_products(sources[0], base)))
     for other in results[1:]:
         assert all(torch.equal(*pair) for pair in zip(results[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("kernels_built")
+@pytest.mark.parametrize("large", [0, 100_000, 10**9])
+def test_works_that_run_together_give_what_each_gives_alone(large, threads, monkeypatch):
+    def works():
+        made = []
+        for shape in ((3, 5), (0, 4), (300, 441), (1025,), BIG, (7,)):
+            sources, base = inputs((torch.bfloat16,) * 3, shape)
+            outs = [torch.empty_like(base) for _ in range(3)]
+            made.append(kernels.weighted_sum(sources, WEIGHTS, outs[0]))
+            made.append(kernels.weighted_delta_sum(sources, base, WEIGHTS, outs[1]))
+            made.append(kernels.ties(sources, base, POSITIVE, [0.05, 0.1, 0.02], 0.7, outs[2]))
+        return made
+
+    alone = works()
+    for work in alone:
+        kernels.run([work])
+    monkeypatch.setattr(native, "_LARGE", large)
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        together = works()
+        assert [int(count) for count in kernels.run(together)] == [0] * len(together)
+        pairs = zip(alone, together, strict=True)
+        assert all(torch.equal(one.out, other.out) for one, other in pairs)
+
+
+@pytest.mark.parametrize("module", [native, fallback], ids=["native", "torch"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_and_infinity_are_counted(module, dtype, request):
+    if module is native:
+        request.getfixturevalue("kernels_built")
+    (source,), base = inputs((dtype,), (5000,))
+    for place, value in ((0, float("nan")), (1023, float("inf")), (1024, -float("inf"))):
+        source[place] = value
+    source[4999] = torch.finfo(dtype).max
+    out = torch.empty_like(base)
+    works = [
+        kernels.weighted_sum([source], [1.0], out),
+        kernels.weighted_delta_sum([source], base, [1.0], torch.empty_like(base)),
+        kernels.ties([source], base, [1.0], [0.0], 1.0, torch.empty_like(base)),
+    ]
+    assert [int(count) for count in module.run(works)[:1]] == [3]
+    assert [int(count) for count in module.run(works)[1:]] == [
+        int((~work.out.isfinite()).sum()) for work in works[1:]
+    ]
+    assert int(kernels.count_invalid(source)) == 3
 
 
 @pytest.mark.usefixtures("kernels_built")
@@ -121,13 +176,13 @@ def test_dot_products_agree(dtype):
 def test_other_dtypes_take_the_torch_kernels():
     source = noise((100,), 3, torch.float64)
     out = torch.empty(100, dtype=torch.float64)
-    kernels.weighted_sum([source], [0.5], out)
+    total(kernels, [source], [0.5], out)
     assert torch.equal(out, (source.float() * 0.5).double())
 
 
 def test_parameters_of_a_live_model_can_be_written():
     out = torch.nn.Parameter(torch.zeros(3))
-    kernels.weighted_sum([torch.ones(3)], [2.0], out)
+    total(kernels, [torch.ones(3)], [2.0], out)
     kernels.copy(out * 2, out)
     assert out.tolist() == [4.0, 4.0, 4.0]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from methods_support import FAST, Memory, merged_call, noise, simplified
+from methods_support import FAST, Memory, carry_out, merged_call, noise, simplified
 
 from auto_merge.errors import RecipeError
 from auto_merge.methods import METHODS, Call
@@ -141,7 +141,8 @@ def test_memo_is_optional_knowledge():
     results = []
     for used in (memo, memo, Memory()):
         out = torch.empty(6, 7)
-        METHODS.get("ties").merge([TENSORS["a"], TENSORS["b"]], TENSORS["d"], arguments, out, used)
+        sources = [TENSORS["a"], TENSORS["b"]]
+        carry_out(METHODS.get("ties").merge(sources, TENSORS["d"], arguments, out, used))
         results.append(out)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])

@@ -27,8 +27,12 @@ from auto_merge.methods.native.compiler import (
 if TYPE_CHECKING:
     import torch
 
+    from auto_merge.methods.kernels import Work
+
 _CODES = {"torch.float32": 0, "torch.bfloat16": 1, "torch.float16": 2}  # with_type in kernels.cpp
+_KERNELS = {"weighted_sum": 0, "weighted_delta_sum": 1, "ties": 2}  # run in kernels.cpp
 _BINS = 1 << 15
+_LARGE = 1 << 23  # elements from which one tensor is worth all threads
 _LOCK = threading.Lock()
 
 
@@ -80,24 +84,66 @@ def usable(tensors: Sequence[torch.Tensor]) -> bool:
     return takes and state().library is not None
 
 
+class _Job(ctypes.Structure):
+    """One elementwise merge; the layout is that of Job in kernels.cpp."""
+
+    _fields_ = (
+        ("n", ctypes.c_int64),
+        ("data", ctypes.POINTER(ctypes.c_void_p)),
+        ("codes", ctypes.POINTER(ctypes.c_int32)),
+        ("base", ctypes.c_void_p),
+        ("weights", ctypes.POINTER(ctypes.c_float)),
+        ("thresholds", ctypes.POINTER(ctypes.c_float)),
+        ("out", ctypes.c_void_p),
+        ("num_invalid", ctypes.c_int64),
+        ("kernel", ctypes.c_int32),
+        ("count", ctypes.c_int32),
+        ("base_code", ctypes.c_int32),
+        ("out_code", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("failed", ctypes.c_int32),
+    )
+
+
+def run(works: Sequence[Work]) -> list[torch.Tensor]:
+    """See :func:`auto_merge.methods.kernels.run`; all works are native ones."""
+    import torch
+
+    jobs = (_Job * len(works))(*(_job(work) for work in works))
+    threads = ctypes.c_int32(torch.get_num_threads())
+    library = state().library
+    assert library is not None
+    failed = library.run_jobs(jobs, ctypes.c_int32(len(works)), ctypes.c_int64(_LARGE), threads)
+    if failed or any(job.failed for job in jobs):
+        raise MemoryError(f"merging {len(works)} tensors")
+    return list(torch.tensor([job.num_invalid for job in jobs]))
+
+
+def _job(work: Work) -> _Job:
+    count = len(work.tensors)
+    base = work.base
+    return _Job(
+        n=work.out.numel(),
+        data=(ctypes.c_void_p * count)(*(tensor.data_ptr() for tensor in work.tensors)),
+        codes=(ctypes.c_int32 * count)(*(_CODES[str(tensor.dtype)] for tensor in work.tensors)),
+        base=None if base is None else base.data_ptr(),
+        weights=(ctypes.c_float * count)(*work.weights),
+        thresholds=(ctypes.c_float * count)(*work.thresholds),
+        out=work.out.data_ptr(),
+        kernel=_KERNELS[work.kernel],
+        count=count,
+        base_code=0 if base is None else _CODES[str(base.dtype)],
+        out_code=_CODES[str(work.out.dtype)],
+        scale=work.scale,
+    )
+
+
 def _code(tensor: torch.Tensor) -> ctypes.c_int32:
     return ctypes.c_int32(_CODES[str(tensor.dtype)])
 
 
 def _pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _many(tensors: Sequence[torch.Tensor]) -> tuple[ctypes.c_int32, object, object]:
-    """Count, array of addresses and array of dtype codes."""
-    count = len(tensors)
-    addresses = (ctypes.c_void_p * count)(*(tensor.data_ptr() for tensor in tensors))
-    codes = (ctypes.c_int32 * count)(*(_CODES[str(tensor.dtype)] for tensor in tensors))
-    return ctypes.c_int32(count), addresses, codes
-
-
-def _floats(values: Sequence[float]) -> object:
-    return (ctypes.c_float * len(values))(*values)
 
 
 def _call(name: str, size: int, *arguments: object) -> None:
@@ -108,39 +154,6 @@ def _call(name: str, size: int, *arguments: object) -> None:
     failed = getattr(state().library, name)(ctypes.c_int64(size), *arguments, threads)
     if failed:
         raise MemoryError(f"kernel {name} on {size} elements")
-
-
-def weighted_sum(
-    tensors: Sequence[torch.Tensor], weights: Sequence[float], out: torch.Tensor
-) -> None:
-    """See :func:`auto_merge.methods.kernels.weighted_sum`."""
-    _call(
-        "weighted_sum",
-        out.numel(),
-        *_many(tensors),
-        _floats(weights),
-        _pointer(out),
-        _code(out),
-    )
-
-
-def weighted_delta_sum(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor,
-    weights: Sequence[float],
-    out: torch.Tensor,
-) -> None:
-    """See :func:`auto_merge.methods.kernels.weighted_delta_sum`."""
-    _call(
-        "weighted_delta_sum",
-        out.numel(),
-        *_many(tensors),
-        _pointer(base),
-        _code(base),
-        _floats(weights),
-        _pointer(out),
-        _code(out),
-    )
 
 
 def delta_histogram(tensor: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,29 +190,6 @@ def select_delta(tensor: torch.Tensor, base: torch.Tensor, bin_index: int, rank:
         ctypes.byref(result),
     )
     return result.value
-
-
-def ties(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor,
-    weights: Sequence[float],
-    thresholds: Sequence[float],
-    scale: float,
-    out: torch.Tensor,
-) -> None:
-    """See :func:`auto_merge.methods.kernels.ties`."""
-    _call(
-        "ties",
-        out.numel(),
-        *_many(tensors),
-        _pointer(base),
-        _code(base),
-        _floats(weights),
-        _floats(thresholds),
-        ctypes.c_float(scale),
-        _pointer(out),
-        _code(out),
-    )
 
 
 def dot_products(first: torch.Tensor, second: torch.Tensor) -> tuple[float, float, float]:

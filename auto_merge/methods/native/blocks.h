@@ -32,6 +32,7 @@ struct Float32 {
   using Raw = float;
   static float load(Raw raw) { return raw; }
   static Raw store(float value) { return value; }
+  static bool finite(Raw raw) { return (bits_of(raw) & 0x7F800000u) != 0x7F800000u; }
 };
 
 struct BFloat16 {
@@ -43,6 +44,7 @@ struct BFloat16 {
     const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
     return static_cast<Raw>(is_nan ? 0x7FC0u : rounded);
   }
+  static bool finite(Raw raw) { return (raw & 0x7F80u) != 0x7F80u; }
 };
 
 struct Float16 {
@@ -64,6 +66,7 @@ struct Float16 {
     const uint32_t finite = bits < (113u << 23) ? subnormal : normal;
     return static_cast<Raw>(sign | (bits >= (143u << 23) ? special : finite));
   }
+  static bool finite(Raw raw) { return (raw & 0x7C00u) != 0x7C00u; }
 };
 
 // Calls body(Type{}) for the element type with this code; the codes are in native/__init__.py.
@@ -102,24 +105,34 @@ struct Output {
       for (int64_t j = 0; j < size; ++j) raw[j] = Type::store(make(j));
     });
   }
+
+  // Counts NaN and infinite elements among start .. start + size, at most kBlock.
+  int64_t num_invalid(int64_t start, int64_t size) const {
+    uint16_t count = 0;  // as narrow as the elements, for the vector units
+    with_type(code, [&](auto type) {
+      using Type = decltype(type);
+      const auto* raw = static_cast<const typename Type::Raw*>(data) + start;
+      for (int64_t j = 0; j < size; ++j) {
+        count = static_cast<uint16_t>(count + (Type::finite(raw[j]) ? 0 : 1));
+      }
+    });
+    return count;
+  }
 };
 
-// Runs body(first block, last block, worker) over all blocks; false if memory ran out.
+// Runs body(worker) on this thread and as many more as make up `workers`; false if memory ran out.
 template <class Body>
-bool parallel(int64_t n, int32_t threads, Body body) {
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
-  const int64_t useful = std::max<int64_t>(1, blocks / kBlocksPerThread);
-  const int64_t workers = std::max<int64_t>(1, std::min<int64_t>(threads, useful));
+bool on_threads(int64_t workers, Body body) {
   std::atomic<bool> complete{true};
   auto work = [&](int64_t worker) {
     try {
-      body(blocks * worker / workers, blocks * (worker + 1) / workers, worker);
+      body(worker);
     } catch (const std::bad_alloc&) {
       complete = false;
     }
   };
   std::vector<std::thread> pool;
-  pool.reserve(static_cast<size_t>(workers));
+  pool.reserve(static_cast<size_t>(std::max<int64_t>(workers, 1)));
   int64_t started = 1;
   try {
     for (; started < workers; ++started) pool.emplace_back(work, started);
@@ -130,6 +143,17 @@ bool parallel(int64_t n, int32_t threads, Body body) {
   for (int64_t worker = started; worker < workers; ++worker) work(worker);
   for (auto& thread : pool) thread.join();
   return complete;
+}
+
+// Runs body(first block, last block, worker) over all blocks; false if memory ran out.
+template <class Body>
+bool parallel(int64_t n, int32_t threads, Body body) {
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  const int64_t useful = std::max<int64_t>(1, blocks / kBlocksPerThread);
+  const int64_t workers = std::max<int64_t>(1, std::min<int64_t>(threads, useful));
+  return on_threads(workers, [&](int64_t worker) {
+    body(blocks * worker / workers, blocks * (worker + 1) / workers, worker);
+  });
 }
 
 int64_t block_size(int64_t n, int64_t block) { return std::min(kBlock, n - block * kBlock); }

@@ -8,6 +8,7 @@
 // Every exported function returns 0, or 1 if memory ran out.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <new>
@@ -197,6 +198,110 @@ struct Ties {
   }
 };
 
+// One elementwise merge of a tensor; the layout is that of Job in __init__.py.
+struct Job {
+  int64_t n;
+  const void* const* data;  // sources
+  const int32_t* codes;     // their element types
+  const void* base;
+  const float* weights;
+  const float* thresholds;
+  void* out;
+  int64_t num_invalid;  // result: NaN and infinite elements of out
+  int32_t kernel;       // 0 weighted_sum, 1 weighted_delta_sum, 2 ties
+  int32_t count;        // of sources
+  int32_t base_code;
+  int32_t out_code;
+  float scale;
+  int32_t failed;  // result: memory ran out
+
+  Input source(int32_t i) const { return {data[i], codes[i]}; }
+  Output output() const { return {out, out_code}; }
+};
+
+// Runs merge_block(start, size) over the tensor of a job and counts what is not finite.
+template <class MergeBlock>
+bool for_each_block(Job& job, int32_t threads, MergeBlock merge_block) {
+  std::atomic<int64_t> num_invalid{0};
+  const bool complete = parallel(job.n, threads, [&](int64_t first, int64_t last, int64_t) {
+    int64_t found = 0;
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t start = block * kBlock;
+      const int64_t size = block_size(job.n, block);
+      merge_block(start, size);
+      found += job.output().num_invalid(start, size);
+    }
+    num_invalid += found;
+  });
+  job.num_invalid = num_invalid;
+  return complete;
+}
+
+// out = sum of weights[i] * sources[i]
+bool weighted_sum(Job& job, int32_t threads) {
+  return for_each_block(job, threads, [&](int64_t start, int64_t size) {
+    float sum[kBlock];
+    for (int32_t i = 0; i < job.count; ++i) {
+      const float weight = job.weights[i];
+      if (i == 0) {
+        job.source(i).read(start, size, [&](int64_t j, float x) { sum[j] = weight * x; });
+      } else {
+        job.source(i).read(start, size, [&](int64_t j, float x) { sum[j] += weight * x; });
+      }
+    }
+    job.output().write(start, size, [&](int64_t j) { return sum[j]; });
+  });
+}
+
+// out = base + sum of weights[i] * (sources[i] - base)
+bool weighted_delta_sum(Job& job, int32_t threads) {
+  return for_each_block(job, threads, [&](int64_t start, int64_t size) {
+    float b[kBlock];
+    float sum[kBlock];
+    Input{job.base, job.base_code}.read(start, size, [&](int64_t j, float x) { b[j] = x; });
+    for (int32_t i = 0; i < job.count; ++i) {
+      const float weight = job.weights[i];
+      if (i == 0) {
+        job.source(i).read(start, size,
+                           [&](int64_t j, float x) { sum[j] = weight * (x - b[j]); });
+      } else {
+        job.source(i).read(start, size,
+                           [&](int64_t j, float x) { sum[j] += weight * (x - b[j]); });
+      }
+    }
+    job.output().write(start, size, [&](int64_t j) { return b[j] + sum[j]; });
+  });
+}
+
+// TIES with known thresholds; see ../ties.py for the formula
+bool ties(Job& job, int32_t threads) {
+  Ties merge{job.n, {}, {job.base, job.base_code}, job.weights, job.thresholds, job.scale,
+             job.output()};
+  for (int32_t i = 0; i < job.count; ++i) merge.sources.push_back(job.source(i));
+  const size_t scratch_size = static_cast<size_t>((job.count + 5) * kStride);
+  std::vector<Ties::Part> parts(static_cast<size_t>(std::max(threads, 1)));
+  bool complete = parallel(job.n, threads, [&](int64_t first, int64_t last, int64_t worker) {
+    std::vector<float> scratch(scratch_size);
+    Ties::Part& mine = parts[static_cast<size_t>(worker)];
+    for (int64_t block = first; block < last; ++block) merge.merge(block, 0.0f, scratch, &mine);
+  });
+  int64_t signs = 0;
+  for (const auto& part : parts) signs += part.signs;
+  if (signs != 0) {  // without a majority elements with a tie keep the base
+    std::vector<float> scratch(scratch_size);
+    for (const auto& part : parts) {
+      for (const Ties::Tie& tie : part.ties) {
+        const float value = signs > 0 ? tie.positive : tie.negative;
+        merge.out.write(tie.index, 1, [=](int64_t) { return value; });
+      }
+      for (const int64_t block : part.blocks) {
+        merge.merge(block, signs > 0 ? 1.0f : -1.0f, scratch, nullptr);
+      }
+    }
+  }
+  return for_each_block(job, threads, [](int64_t, int64_t) {}) && complete;
+}
+
 template <class Body>
 int32_t guarded(Body body) {
   try {
@@ -206,58 +311,36 @@ int32_t guarded(Body body) {
   }
 }
 
+void run(Job& job, int32_t threads) {
+  job.failed = guarded([&] {
+    if (job.kernel == 0) return weighted_sum(job, threads);
+    if (job.kernel == 1) return weighted_delta_sum(job, threads);
+    return ties(job, threads);
+  });
+}
+
 }  // namespace
 
 extern "C" {
 
-// out = sum of weights[i] * sources[i]
-int32_t weighted_sum(int64_t n, int32_t count, const void* const* data, const int32_t* codes,
-                     const float* weights, void* out, int32_t out_code, int32_t threads) {
+// Runs independent jobs. A tensor of `large` elements or more gets all threads, one after the
+// other; the others are dealt out to as many single threads, the largest first.
+int32_t run_jobs(Job* jobs, int32_t count, int64_t large, int32_t threads) {
   return guarded([&] {
-    return parallel(n, threads, [&](int64_t first, int64_t last, int64_t) {
-      float sum[kBlock];
-      for (int64_t block = first; block < last; ++block) {
-        const int64_t start = block * kBlock;
-        const int64_t size = block_size(n, block);
-        for (int32_t i = 0; i < count; ++i) {
-          const float weight = weights[i];
-          const Input source{data[i], codes[i]};
-          if (i == 0) {
-            source.read(start, size, [&](int64_t j, float x) { sum[j] = weight * x; });
-          } else {
-            source.read(start, size, [&](int64_t j, float x) { sum[j] += weight * x; });
-          }
-        }
-        Output{out, out_code}.write(start, size, [&](int64_t j) { return sum[j]; });
+    std::vector<Job*> small;
+    for (Job* job = jobs; job < jobs + count; ++job) {
+      if (job->n < large) {
+        small.push_back(job);
+      } else {
+        run(*job, threads);
       }
-    });
-  });
-}
-
-// out = base + sum of weights[i] * (sources[i] - base)
-int32_t weighted_delta_sum(int64_t n, int32_t count, const void* const* data, const int32_t* codes,
-                           const void* base, int32_t base_code, const float* weights, void* out,
-                           int32_t out_code, int32_t threads) {
-  return guarded([&] {
-    return parallel(n, threads, [&](int64_t first, int64_t last, int64_t) {
-      float b[kBlock];
-      float sum[kBlock];
-      for (int64_t block = first; block < last; ++block) {
-        const int64_t start = block * kBlock;
-        const int64_t size = block_size(n, block);
-        Input{base, base_code}.read(start, size, [&](int64_t j, float x) { b[j] = x; });
-        for (int32_t i = 0; i < count; ++i) {
-          const float weight = weights[i];
-          const Input source{data[i], codes[i]};
-          if (i == 0) {
-            source.read(start, size, [&](int64_t j, float x) { sum[j] = weight * (x - b[j]); });
-          } else {
-            source.read(start, size, [&](int64_t j, float x) { sum[j] += weight * (x - b[j]); });
-          }
-        }
-        Output{out, out_code}.write(start, size, [&](int64_t j) { return b[j] + sum[j]; });
-      }
-    });
+    }
+    std::sort(small.begin(), small.end(), [](const Job* a, const Job* b) { return a->n > b->n; });
+    std::atomic<size_t> next{0};
+    return on_threads(std::min<int64_t>(threads, static_cast<int64_t>(small.size())),
+                      [&](int64_t) {
+                        for (size_t i = next++; i < small.size(); i = next++) run(*small[i], 1);
+                      });
   });
 }
 
@@ -302,37 +385,6 @@ int32_t select_delta(int64_t n, const void* source, int32_t code, const void* ba
     std::nth_element(found.begin(), found.begin() + (rank - 1), found.end());
     *result = float_of(found[static_cast<size_t>(rank - 1)]);
     return true;
-  });
-}
-
-// TIES with known thresholds; see ../ties.py for the formula
-int32_t ties(int64_t n, int32_t count, const void* const* data, const int32_t* codes,
-             const void* base, int32_t base_code, const float* weights, const float* thresholds,
-             float scale, void* out, int32_t out_code, int32_t threads) {
-  return guarded([&] {
-    Ties merge{n, {}, {base, base_code}, weights, thresholds, scale, {out, out_code}};
-    for (int32_t i = 0; i < count; ++i) merge.sources.push_back({data[i], codes[i]});
-    const size_t scratch_size = static_cast<size_t>((count + 5) * kStride);
-    std::vector<Ties::Part> parts(static_cast<size_t>(std::max(threads, 1)));
-    const bool complete = parallel(n, threads, [&](int64_t first, int64_t last, int64_t worker) {
-      std::vector<float> scratch(scratch_size);
-      Ties::Part& mine = parts[static_cast<size_t>(worker)];
-      for (int64_t block = first; block < last; ++block) merge.merge(block, 0.0f, scratch, &mine);
-    });
-    int64_t signs = 0;
-    for (const auto& part : parts) signs += part.signs;
-    if (signs == 0) return complete;  // no majority: elements with a tie keep the base
-    std::vector<float> scratch(scratch_size);
-    for (const auto& part : parts) {
-      for (const Ties::Tie& tie : part.ties) {
-        const float value = signs > 0 ? tie.positive : tie.negative;
-        merge.out.write(tie.index, 1, [=](int64_t) { return value; });
-      }
-      for (const int64_t block : part.blocks) {
-        merge.merge(block, signs > 0 ? 1.0f : -1.0f, scratch, nullptr);
-      }
-    }
-    return complete;
   });
 }
 
