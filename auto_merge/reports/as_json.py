@@ -48,6 +48,7 @@ def result_json(view: RunView) -> dict[str, Any] | None:
         "trial": view.final.trial.to_json(),
         "heldout": [_heldout(row) for row in view.final.heldout],
         "num_openings": view.final.num_openings,
+        "left_out": list(view.final.left_out),
     }
 
 

@@ -71,6 +71,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "forest": plots.forest(heldout),
         "task_plot": plots.task_scores(view.objectives, heldout),
         "openings": _openings(view),
+        "left_out": [clean(item) for item in view.final.left_out] if view.final else [],
         "recipe_plot": "" if recipe is None else recipe_heatmap(recipe),
         "recipe": "" if recipe is None else to_yaml(recipe),
         "origin": _origin(view),

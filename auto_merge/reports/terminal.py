@@ -73,6 +73,7 @@ def result_tables(view: RunView, width: int = 80) -> RenderableType | None:
     opened = "once" if openings == 1 else count(openings, "time")
     note = "gap: search score minus held-out score. best - model: difference with 95 % interval."
     parts.append(Text(f"{note} Held-out documents were opened {opened}.", style="dim"))
+    parts += [Text(f"left out: {clean(item)}") for item in view.final.left_out]
     return Group(*parts)
 
 

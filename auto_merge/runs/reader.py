@@ -71,6 +71,7 @@ def final_to_data(final: Final, num_trials: int) -> dict[str, Any]:
         "recipe": files.to_data(final.recipe),
         "heldout": [asdict(row) for row in final.heldout],
         "num_openings": final.num_openings,
+        "left_out": list(final.left_out),
     }
 
 
@@ -81,6 +82,7 @@ def final_from_data(data: Mapping[str, Any]) -> Final:
         recipe=_recipe(data["recipe"]),
         heldout=tuple(_heldout_row(row) for row in data["heldout"]),
         num_openings=data["num_openings"],
+        left_out=tuple(data["left_out"]),
     )
 
 

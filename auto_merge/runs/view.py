@@ -57,12 +57,14 @@ class Final:
         recipe: Its recipe.
         heldout: Winner first, then sources and baselines.
         num_openings: How often held-out documents were scored in this run.
+        left_out: What could not be scored, as ``what: reason``.
     """
 
     trial: Trial
     recipe: Recipe
     heldout: tuple[HeldoutRow, ...]
     num_openings: int
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -107,11 +107,12 @@ class Conclusion:
         self._should_stop = should_stop
         self._announce = announce
         self._on_progress = on_progress
+        self._left_out: list[str] = []
 
     def conclude(self, winner: Finalist, num_openings: int) -> Final:
         """Compares the winner with sources and averages on held-out documents.
 
-        A source or average that cannot be scored is left out, with a word about it.
+        A source or average that cannot be scored is left out; the result says so.
 
         Args:
             winner: The chosen trial.
@@ -146,7 +147,9 @@ class Conclusion:
             )
             for item, mean, found in scored
         )
-        return Final(winner.trial, winner.recipe, rows, num_openings)
+        return Final(
+            winner.trial, winner.recipe, rows, num_openings, tuple(dict.fromkeys(self._left_out))
+        )
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
         """Scores every finalist on all search documents; the best mean wins, a tie the first.
@@ -221,7 +224,8 @@ class Conclusion:
         except NOT_THE_TRIALS_FAULT:
             raise
         except Exception as error:  # noqa: BLE001 - as in a trial: one failure is not the run's
-            self._announce(f"{label} left out: {one_line(error)}")
+            self._left_out.append(f"{label}: {one_line(error)}")
+            self._announce(f"left out: {self._left_out[-1]}")
             return None
 
     def _fidelity(self, split: Literal["search", "heldout"]) -> int:

@@ -163,7 +163,7 @@ def final(rows: tuple[TrialRow, ...], edge: float = 0.02, seed: int = 0) -> Fina
         (row for row in done if row.trial.fidelity == top),
         key=lambda row: row.outcome.cost if row.outcome else 2.0,
     )
-    return Final(best.trial, recipe(), tuple(table), 1)
+    return Final(best.trial, recipe(), tuple(table), 1, ())
 
 
 def complete_run() -> RunView:
@@ -252,5 +252,5 @@ def hostile_run() -> RunView:
         manifest={**view.manifest, HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}},
         objectives=tuple(replace(item, task=HOSTILE + item.task) for item in view.objectives),
         trials=rows,
-        final=Final(rows[-1].trial, hostile_recipe, (winner, *renamed, *others[1:]), 3),
+        final=Final(rows[-1].trial, hostile_recipe, (winner, *renamed, *others[1:]), 3, (HOSTILE,)),
     )

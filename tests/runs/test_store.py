@@ -151,7 +151,7 @@ def final() -> Final:
         HeldoutRow("best", (SCORE,), 0.5, 0.6, None),
         HeldoutRow("base", (SCORE,), 0.4, None, Comparison(0.1, 0.02, 0.18, "better")),
     )
-    return Final(trial(0), recipe, rows, 1)
+    return Final(trial(0), recipe, rows, 1, ("source: a: out of memory",))
 
 
 def test_view_of_a_complete_and_of_an_extended_run(tmp_path: Path) -> None:

@@ -173,14 +173,16 @@ def test_a_configuration_that_failed_later_cannot_win() -> None:
 def test_one_that_cannot_be_scored_is_left_out() -> None:
     def accuracy(recipe: Recipe, split: str) -> float:
         if scale_of(recipe) in (5.0, 1.2) or recipe == CAST.single_model("a"):
-            raise MemoryError
+            raise MemoryError("out")
         return 0.5
 
     made = conclusion(Oracle(accuracy))
     winner = made.choose([finalist(0, 5.0), finalist(1, 6.0)])
     assert winner.trial.index == 1
-    labels = [item.label for item in made.conclude(winner, 1).heldout]
-    assert labels[:3] == ["best", "source: b", "base"]
+    final = made.conclude(winner, 1)
+    assert [item.label for item in final.heldout][:3] == ["best", "source: b", "base"]
+    left_out = ("trial 0: MemoryError: out", "scale (1.2): MemoryError: out")
+    assert final.left_out == (*left_out, "source: a: MemoryError: out")
     with pytest.raises(AutoMergeError, match="none of the best trials can be scored"):
         made.choose([finalist(0, 5.0)])
 
