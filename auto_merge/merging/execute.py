@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     import torch
 
 Started: TypeAlias = "kernels.Work | torch.Tensor"
+
+
+_PROBES = 8
+_QUICK_SECONDS = 2e-4
 
 
 def start_step(
@@ -47,10 +52,12 @@ def finish(started: Sequence[Started]) -> list[int]:
 
 
 def run_jobs(jobs: Sequence[Callable[[], Started]], device: torch.device) -> list[Started]:
-    """Runs independent jobs, on the CPU as many at a time as torch has threads.
+    """Runs independent jobs.
 
-    Single threads need no barrier after every operation, which costs milliseconds each as soon as
-    another process wants the same cores.
+    Jobs that only describe their work take microseconds and run in order: threads would spend more
+    on handing over the interpreter. If the first ones take longer, on the CPU the others run as
+    many at a time as torch has threads, one thread each: no barrier after every operation, which
+    costs milliseconds as soon as another process wants the same cores.
 
     Args:
         jobs: What to run.
@@ -61,12 +68,15 @@ def run_jobs(jobs: Sequence[Callable[[], Started]], device: torch.device) -> lis
     """
     import torch
 
+    started = time.perf_counter()
+    first = [job() for job in jobs[:_PROBES]]
+    is_quick = time.perf_counter() - started < _PROBES * _QUICK_SECONDS
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        return [job() for job in jobs]
+    if device.type != "cpu" or threads == 1 or is_quick:
+        return first + [job() for job in jobs[_PROBES:]]
     try:
         with ThreadPoolExecutor(threads, "merge", torch.set_num_threads, (1,)) as pool:
-            return list(pool.map(lambda job: job(), jobs))
+            return first + list(pool.map(lambda job: job(), jobs[_PROBES:]))
     finally:
         # The number is per thread, but a thread that starts later takes the one set last.
         torch.set_num_threads(threads)

@@ -82,7 +82,7 @@ def final_from_data(data: Mapping[str, Any]) -> Final:
         recipe=_recipe(data["recipe"]),
         heldout=tuple(_heldout_row(row) for row in data["heldout"]),
         num_openings=data["num_openings"],
-        left_out=tuple(data["left_out"]),
+        left_out=tuple(data.get("left_out", ())),
     )
 
 

@@ -108,13 +108,15 @@ struct Output {
 
   // Counts NaN and infinite elements among start .. start + size, at most kBlock.
   int64_t num_invalid(int64_t start, int64_t size) const {
-    uint16_t count = 0;  // as narrow as the elements, for the vector units
+    int64_t count = 0;
     with_type(code, [&](auto type) {
       using Type = decltype(type);
       const auto* raw = static_cast<const typename Type::Raw*>(data) + start;
+      uint16_t found = 0;  // as narrow as the elements, for the vector units
       for (int64_t j = 0; j < size; ++j) {
-        count = static_cast<uint16_t>(count + (Type::finite(raw[j]) ? 0 : 1));
+        found = static_cast<uint16_t>(found + (Type::finite(raw[j]) ? 0 : 1));
       }
+      count = found;
     });
     return count;
   }
