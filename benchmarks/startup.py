@@ -34,6 +34,10 @@ def main() -> None:
                 ("--config", str(config), "--set", "strategies.lfs.models.0.path=zoo:sorted"),
                 "2",
             ),
+            "unknown task": (
+                ("--config", str(config), "--set", "evaluation.tasks.0.task=zoo_sort_of"),
+                "2",
+            ),
             "granularity that does not divide": (
                 ("--config", str(config), "--set", "layer_granularity=3"),
                 "2",

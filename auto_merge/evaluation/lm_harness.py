@@ -7,14 +7,14 @@ run in this process.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auto_merge.errors import TaskError, nearest
+from auto_merge.errors import TaskError
+from auto_merge.evaluation.task_names import builtin_folders, unknown_task
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -108,8 +108,6 @@ def _manager(names: Sequence[str], include_path: Sequence[Path]) -> TaskManager:
     """Indexes the given folders, and lm-eval's own only if a name is not found there."""
     from lm_eval.tasks import TaskManager
 
-    from auto_merge.evaluation.lm_harness_sources import builtin_folders
-
     folders: list[str | Path] = [str(folder) for folder in include_path]
     manager = TaskManager(include_path=folders, include_defaults=False)
     missing = [name for name in names if name not in manager.task_index]
@@ -125,21 +123,8 @@ def _manager(names: Sequence[str], include_path: Sequence[Path]) -> TaskManager:
             manager = TaskManager(include_path=folders, include_defaults=True)
     for name in names:
         if name not in manager.task_index:
-            raise _unknown(name, manager, builtin, include_path)
+            raise unknown_task(name, manager.all_tasks, include_path)
     return manager
-
-
-def _unknown(
-    name: str, manager: TaskManager, builtin: Mapping[str, Any], include_path: Sequence[Path]
-) -> TaskError:
-    """The error for a name that is in neither collection; suggests from both, lists only ours."""
-    from auto_merge.evaluation.lm_harness_sources import broken_files
-
-    everything = {*manager.all_tasks, *builtin}
-    close = difflib.get_close_matches(name, everything, n=1, cutoff=0.6)
-    hint = nearest(name, everything if close else manager.all_tasks)
-    broken = broken_files(include_path)
-    return TaskError(f"unknown task {name!r}{hint}{'; ' if broken else ''}{broken}")
 
 
 def _is_closed(manager: TaskManager, names: Sequence[str]) -> bool:

@@ -1,9 +1,8 @@
-"""Task files: data paths, source text for digests, and where lm-eval keeps its own tasks."""
+"""Task files: data paths, source text for digests, and which files are broken."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -141,28 +140,6 @@ def split_documents(task: Any, split: str) -> list[Mapping[str, Any]]:
     process = task.get_config("process_docs")
     documents = task.dataset[split]
     return list(process(documents) if process is not None else documents)
-
-
-def builtin_folders() -> dict[str, set[Path]]:
-    """Top folders of lm-eval's task collection that mention each task, group or tag as a key.
-
-    Found by text search: parsing the collection takes half a minute, reading it one second.
-    """
-    import lm_eval.tasks
-
-    root = Path(lm_eval.tasks.__file__).parent
-    # "task: name", "- task: name", "tag: name", each part with or without quotes.
-    pattern = re.compile(
-        rb"^\s*-?\s*[\"']?(?:task|group|tag)[\"']?\s*:\s*"
-        rb"[\"']?([^\s\"'#\[\]{}]+)[\"']?\s*(?:#.*)?$",
-        re.M,
-    )
-    found: dict[str, set[Path]] = {}
-    for file in root.rglob("*.yaml"):
-        for match in pattern.findall(file.read_bytes()):
-            folder = root / file.relative_to(root).parts[0]
-            found.setdefault(match.decode(errors="replace"), set()).add(folder)
-    return found
 
 
 def broken_files(folders: Sequence[Path]) -> str:

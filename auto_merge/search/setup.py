@@ -13,6 +13,7 @@ from auto_merge.config.models import Model
 from auto_merge.config.run_config import RunConfig
 from auto_merge.config.strategies import LfsSection
 from auto_merge.errors import CheckpointError
+from auto_merge.evaluation.task_names import check_names
 from auto_merge.merging.plan import build_plan
 from auto_merge.search.baselines import Cast
 from auto_merge.search.models import open_model
@@ -65,9 +66,10 @@ def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
     Raises:
         UserError: Whatever is wrong, in one line.
     """
+    objectives = config.objectives()
     if not dry:
         config.check_supported()
-    objectives = config.objectives()
+        check_names([objective.task for objective in objectives], config.include_paths)
     checkpoints = open_models(config, download=not dry)
     cast = _cast(config, checkpoints)
     strategy = LayerwiseFusion(lfs_settings(config, cast.num_layers, cast.dtype))
@@ -83,12 +85,14 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
         UserError: Whatever is wrong, in one line.
     """
     config.check_supported()
+    objectives = config.objectives()
+    check_names([objective.task for objective in objectives], config.include_paths)
     checkpoint = open_model(model)
     fingerprint(checkpoint, config.cache_dir)
     dtype: str = config.evaluation.torch_dtype
     dtype = checkpoint.dtype if dtype == "auto" else dtype
     cast = Cast((model.name,), None, checkpoint.num_layers, dtype)
-    return Opened(config, config.objectives(), {model.name: checkpoint}, cast)
+    return Opened(config, objectives, {model.name: checkpoint}, cast)
 
 
 def open_models(config: RunConfig, *, download: bool = True) -> dict[str, Checkpoint]:

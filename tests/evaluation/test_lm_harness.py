@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from workshop import (
 
 from auto_merge.errors import TaskError
 from auto_merge.evaluation.lm_harness import _manager, load_tasks
-from auto_merge.evaluation.lm_harness_sources import builtin_folders, source_text
+from auto_merge.evaluation.lm_harness_sources import source_text
+from auto_merge.evaluation.task_names import builtin_folders, check_names
 from auto_merge.trial import Objective
 
 # --- names and kinds ------------------------------------------------------------------------------
@@ -28,6 +30,15 @@ def test_unknown_task_names_the_nearest(workshop: Workshop) -> None:
     assert refusal(workshop, ("leters", "acc,none")) == (
         "unknown task 'leters'; did you mean 'letters'?"
     )
+
+
+def test_certainly_unknown_names_are_refused_early(tmp_path: Path) -> None:
+    (tmp_path / "flow.yaml").write_text("{task: mine, dataset_path: json}\n")
+    (tmp_path / "usual.yaml").write_text("group: ours\ntask: [mine]\n")
+    check_names(["mine", "ours", "arc_easy", "mmlu"], [tmp_path, tmp_path / "missing"])
+    for name, hint in (("our", "did you mean 'ours'"), ("arc_eazy", "did you mean 'arc_easy'")):
+        with pytest.raises(TaskError, match=f"unknown task '{name}'; {hint}"):
+            check_names([name], [tmp_path])
 
 
 def test_broken_yaml_is_named_with_the_unknown_task(workshop: Workshop) -> None:
@@ -76,13 +87,10 @@ def test_unsupported_kinds_are_refused_by_name(
     assert expected in str(caught.value)
 
 
-def test_builtin_tasks_are_found_without_reading_all_of_them(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_builtin_tasks_are_found_without_reading_all_of_them(workshop: Workshop) -> None:
     folders = builtin_folders()
     assert {folder.name for folder in folders["gsm8k"]} >= {"gsm8k"}
     assert {folder.name for folder in folders["mmlu_anatomy"]} >= {"mmlu"}
-    monkeypatch.setattr("auto_merge.evaluation.lm_harness_sources.builtin_folders", lambda: folders)
     for name in ("gsm8k", "mmlu", "mmlu_anatomy", "arc_challenge"):
         manager = _manager([name], [workshop.tasks])
         assert name in manager.task_index
