@@ -16,7 +16,10 @@ from auto_merge.errors import CheckpointError
 
 Side = Literal["embedding", "head"]
 
+Branch = Literal["self_attn", "mlp"]
+
 _GROUPS = {"self_attn": (".self_attn.",), "mlp": (".mlp.",)}
+_OUTPUTS: Mapping[Branch, str] = {"self_attn": ".self_attn.o_proj.", "mlp": ".mlp.down_proj."}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,10 @@ class Family:
         groups: Module group -> substrings of the names of its tensors.
         ignored: Ends of names of buffers that older checkpoints carry and no model loads.
         tied_by_default: Whether the head is tied where the configuration does not say.
+        outputs: Branch of a layer -> part of the names of the weights that write its result to the
+            residual stream; empty where that is not known.
+        post_norm: Values of ``model_type`` that normalise what a branch writes, so that scaling
+            those weights has no effect.
     """
 
     name: str
@@ -45,6 +52,8 @@ class Family:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _GROUPS)
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     tied_by_default: bool = False
+    outputs: Mapping[Branch, str] = field(default_factory=lambda: _OUTPUTS)
+    post_norm: tuple[str, ...] = ()
 
     def layer_of(self, tensor: str) -> int | None:
         """Returns the index of the layer that holds a tensor, ``None`` outside the layers."""
@@ -69,6 +78,10 @@ class Family:
         """Returns whether a tensor is a leftover buffer rather than a weight."""
         return tensor.endswith(self.ignored)
 
+    def writes(self, tensor: str) -> Branch | None:
+        """Returns the branch whose result a tensor writes to the residual stream, if it does."""
+        return next((branch for branch, part in self.outputs.items() if part in tensor), None)
+
     @lru_cache(maxsize=100_000)  # noqa: B019 - families are few and live as long as the program
     def matches(self, entry_filter: str, tensor: str) -> bool:
         """Returns whether a parameter entry's filter selects a tensor.
@@ -86,8 +99,13 @@ FAMILIES: tuple[Family, ...] = (
     Family("mistral", ("mistral",)),
     Family("qwen2", ("qwen2",)),
     Family("qwen3", ("qwen3",)),
-    Family("gemma", ("gemma", "gemma2", "gemma3_text"), tied_by_default=True),
-    Family("phi", ("phi",)),
+    Family(
+        "gemma",
+        ("gemma", "gemma2", "gemma3_text"),
+        tied_by_default=True,
+        post_norm=("gemma2", "gemma3_text"),
+    ),
+    Family("phi", ("phi",), outputs={"self_attn": ".self_attn.dense.", "mlp": ".mlp.fc2."}),
     Family("phi3", ("phi3",)),
     Family(
         "gpt_neox",
@@ -98,6 +116,7 @@ FAMILIES: tuple[Family, ...] = (
         before=("gpt_neox.embed_in.",),
         groups={"self_attn": (".attention.",), "mlp": (".mlp.",)},
         ignored=(".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias"),
+        outputs={"self_attn": ".attention.dense.", "mlp": ".mlp.dense_4h_to_h."},
     ),
 )
 
@@ -147,4 +166,5 @@ def _infer(model_type: str, num_layers: int, tensors: list[str]) -> Family:
         heads=tuple(heads) or ("lm_head.weight",),
         before=tuple(before),
         groups={"self_attn": ("attn", "attention."), "mlp": ("mlp", "feed_forward", "ffn")},
+        outputs={},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from auto_merge.errors import InvalidWeightsError
@@ -36,7 +37,10 @@ def start_step(
     """
     work = METHODS.get(step.call.method).merge(sources, base, step.call.arguments, out, memo)
     if work is None:
-        return kernels.count_invalid(out)
+        if step.factor == 1.0:
+            return kernels.count_invalid(out)
+        work = kernels.weighted_sum([out], [1.0], out)
+    work = replace(work, factor=kernels.float32(step.factor))
     return work if work.is_native else kernels.run([work])[0]
 
 

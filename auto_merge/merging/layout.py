@@ -12,6 +12,7 @@ from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.families import Side
 from auto_merge.checkpoints.vocabulary import differing_tokens
 from auto_merge.errors import CheckpointError, RecipeError, nearest
+from auto_merge.merging.scales import layer_factors
 from auto_merge.recipe.model import Recipe, Slice
 
 Reference = tuple[str, str]
@@ -31,6 +32,7 @@ class Slot:
         part: Index of the slice whose method and parameters apply.
         sources: One tensor per source of the slice.
         base: The base model's tensor, ``None`` unless the slice's method needs it.
+        factor: What the merged tensor is multiplied with, see :mod:`auto_merge.merging.scales`.
     """
 
     output: str
@@ -38,6 +40,7 @@ class Slot:
     part: int
     sources: tuple[Reference, ...]
     base: Reference | None
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class _Builder:
         roles = {source.model for end in ends for source in recipe.slices[end].sources}
         roles |= {base for end in ends if (base := self.bases[end]) is not None}
         self.tied = all(checkpoints[role].tied for role in roles)
+        self.factors = layer_factors(recipe, checkpoints)
 
     def layers(self) -> Iterator[Slot]:
         output = 0
@@ -106,7 +110,8 @@ class _Builder:
         tables = [(source.model, source.layers[0] + offset) for source in part.sources]
         base = self.bases[number]
         if base is not None:
-            tables.append((base, first.layers[0] + offset))
+            moved = self.recipe.base_index == "output"
+            tables.append((base, output if moved else first.layers[0] + offset))
         named = [
             (role, layer, self.checkpoints[role].layer_tensors[layer]) for role, layer in tables
         ]
@@ -116,7 +121,10 @@ class _Builder:
                 raise self._unequal(named[0][:2], (role, layer))
         for rest in rests:
             references = [(role, names[rest]) for role, _, names in named]
-            yield self._slot(leader.family.at_layer(rest, output), number, references)
+            name = leader.family.at_layer(rest, output)
+            branch = leader.family.writes(name)
+            factor = 1.0 if branch is None else self.factors[output][branch]
+            yield self._slot(name, number, references, factor)
 
     def outer(self, side: Side) -> Iterator[Slot]:
         number = 0 if side == "embedding" else len(self.recipe.slices) - 1
@@ -140,7 +148,9 @@ class _Builder:
             return checkpoint.family.embedding
         return checkpoint.head
 
-    def _slot(self, output: str, number: int, references: list[Reference]) -> Slot:
+    def _slot(
+        self, output: str, number: int, references: list[Reference], factor: float = 1.0
+    ) -> Slot:
         shapes = []
         for role, name in references:
             info = self.checkpoints[role].tensors.get(name)
@@ -155,7 +165,7 @@ class _Builder:
                     f"{list(shape)} in {role!r}; only models of one shape can be merged"
                 )
         base = references.pop() if self.bases[number] is not None else None
-        return Slot(output, shapes[0], number, tuple(references), base)
+        return Slot(output, shapes[0], number, tuple(references), base, factor)
 
     def _unequal(self, first: tuple[str, int], second: tuple[str, int]) -> CheckpointError:
         tables = [self.checkpoints[role].layer_tensors[layer] for role, layer in (first, second)]

@@ -38,6 +38,7 @@ class Step:
         call: Method and resolved parameters in simplest form; keys are ``fingerprint:tensor``.
         inputs: Role and tensor name of each of the call's sources.
         base: Role and tensor name of the call's base, ``None`` if it has none.
+        factor: What the merge is multiplied with, before it is rounded.
         digest: Identifies the values of the result, its dtype included (SHA-256, hexadecimal).
     """
 
@@ -46,12 +47,17 @@ class Step:
     call: Call
     inputs: tuple[Reference, ...]
     base: Reference | None
+    factor: float
     digest: str
 
     @property
     def is_copy(self) -> bool:
         """Whether the result has the values of its only input, up to the dtype."""
-        return self.call.method == "passthrough" and self.call.arguments["scale"] == 1.0
+        return (
+            self.call.method == "passthrough"
+            and self.call.arguments["scale"] == 1.0
+            and self.factor == 1.0
+        )
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,10 @@ def _step(
         raise RecipeError(f"slices[{slot.part}], tensor {slot.output}: {error}") from None
     inputs = tuple(keys[key] for key in call.sources)
     reference = None if call.base is None else keys[call.base]
-    content = [call.method, call.sources, call.base, dict(call.arguments), dtype]
-    return Step(slot.output, slot.shape, call, inputs, reference, _digest(content))
+    content: list[Any] = [call.method, call.sources, call.base, dict(call.arguments), dtype]
+    # A factor of 1 leaves no trace, so that scores from before there were factors stay valid.
+    content += [slot.factor] if slot.factor != 1.0 else []
+    return Step(slot.output, slot.shape, call, inputs, reference, slot.factor, _digest(content))
 
 
 def _result_dtype(recipe: Recipe, checkpoints: Mapping[str, Checkpoint], dtype: str | None) -> str:

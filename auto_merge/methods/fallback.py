@@ -70,7 +70,7 @@ def _weighted_sum(work: Work) -> None:
         total.copy_(work.tensors[0][part]).mul_(work.weights[0])
         for tensor, weight in zip(work.tensors[1:], work.weights[1:], strict=True):
             total.add_(term.copy_(tensor[part]).mul_(weight))
-        work.out[part].copy_(total)
+        work.out[part].copy_(total.mul_(work.factor))
 
 
 def _weighted_delta_sum(work: Work) -> None:
@@ -82,7 +82,7 @@ def _weighted_delta_sum(work: Work) -> None:
         total.copy_(work.tensors[0][part]).sub_(start).mul_(work.weights[0])
         for tensor, weight in zip(work.tensors[1:], work.weights[1:], strict=True):
             total.add_(term.copy_(tensor[part]).sub_(start).mul_(weight))
-        work.out[part].copy_(start.add_(total))
+        work.out[part].copy_(start.add_(total).mul_(work.factor))
 
 
 def _ties(work: Work) -> None:
@@ -122,7 +122,7 @@ def _ties(work: Work) -> None:
             total.add_(torch.where(agrees, delta * weight, 0.0))
             mass.add_(agrees.to(torch.float32).mul_(weight))
         total.div_(mass.masked_fill_(mass == 0, 1.0)).masked_fill_(undefined, float("nan"))
-        out[part].copy_(start.add_(total.mul_(work.scale)))
+        out[part].copy_(start.add_(total.mul_(work.scale)).mul_(work.factor))
 
 
 def _magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> Iterator[torch.Tensor]:

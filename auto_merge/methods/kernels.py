@@ -76,6 +76,7 @@ class Work:
         thresholds: One per source, for ``ties``.
         scale: Factor on the merged task vector, for ``ties``.
         is_native: Whether the native kernels run it.
+        factor: What the result is multiplied with before it is rounded, a float32 number.
     """
 
     kernel: str
@@ -86,6 +87,7 @@ class Work:
     thresholds: Sequence[float]
     scale: float
     is_native: bool
+    factor: float = 1.0
 
 
 def run(works: Sequence[Work]) -> list[torch.Tensor]:

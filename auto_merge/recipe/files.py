@@ -22,15 +22,24 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from auto_merge.errors import RecipeError, nearest
-from auto_merge.recipe.model import Entry, Parameters, Recipe, Slice, Source
+from auto_merge.recipe.model import (
+    BaseIndex,
+    Entry,
+    Parameters,
+    Recipe,
+    ScaleMode,
+    Slice,
+    Source,
+)
 
 VERSION = 1
 
+_KEYS = ("recipe", "base", "dtype", "scale_mode", "base_index", "models", "slices")
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -55,6 +64,10 @@ def to_data(recipe: Recipe, models: Mapping[str, str] | None = None) -> dict[str
         data["base"] = recipe.base
     if recipe.dtype is not None:
         data["dtype"] = recipe.dtype
+    if recipe.scale_mode != "mlp":
+        data["scale_mode"] = recipe.scale_mode
+    if recipe.base_index != "source":
+        data["base_index"] = recipe.base_index
     if models:
         data["models"] = dict(models)
     data["slices"] = [_slice_to_data(part) for part in recipe.slices]
@@ -79,7 +92,7 @@ def from_data(data: Any, place: str = "recipe") -> RecipeFile:
         RecipeError: Anything is missing, unknown or of the wrong type; the message names the key.
     """
     reader = _Reader(place)
-    fields = reader.mapping(data, "", ("recipe", "base", "dtype", "models", "slices"))
+    fields = reader.mapping(data, "", _KEYS)
     if fields.get("recipe") != VERSION:
         reader.fail("recipe", f"must be {VERSION}, the format version", fields.get("recipe"))
     dtype = fields.get("dtype")
@@ -94,7 +107,13 @@ def from_data(data: Any, place: str = "recipe") -> RecipeFile:
         reader.slice(part, f"slices[{i}]")
         for i, part in enumerate(reader.non_empty_list(fields.get("slices"), "slices"))
     )
-    recipe = Recipe(slices, None if base is None else reader.text(base, "base"), dtype)
+    recipe = Recipe(
+        slices,
+        None if base is None else reader.text(base, "base"),
+        dtype,
+        reader.choice(fields, "scale_mode", get_args(ScaleMode)),
+        reader.choice(fields, "base_index", get_args(BaseIndex)),
+    )
     return RecipeFile(recipe, models)
 
 
@@ -115,6 +134,8 @@ def _slice_to_data(part: Slice) -> dict[str, Any]:
     data: dict[str, Any] = {"method": part.method}
     if part.parameters:
         data["parameters"] = _parameters_to_data(part.parameters)
+    if part.output_scale != 1.0:
+        data["output_scale"] = part.output_scale
     sources = []
     for source in part.sources:
         item: dict[str, Any] = {"model": source.model, "layers": list(source.layers)}
@@ -196,14 +217,22 @@ class _Reader:
         items: list[Any] = data
         return items
 
+    def choice(self, fields: dict[str, Any], key: str, known: tuple[str, ...]) -> Any:
+        """The value of a key; the first of ``known`` if it is not given."""
+        value = fields.get(key, known[0])
+        if value not in known:
+            self.fail(key, f"must be one of {', '.join(known)}", value)
+        return value
+
     def slice(self, data: Any, key: str) -> Slice:
-        fields = self.mapping(data, key, ("method", "parameters", "sources"))
+        fields = self.mapping(data, key, ("method", "parameters", "output_scale", "sources"))
         sources = tuple(
             self.source(item, f"{key}.sources[{i}]")
             for i, item in enumerate(self.non_empty_list(fields.get("sources"), f"{key}.sources"))
         )
         method = self.text(fields.get("method"), f"{key}.method")
-        return Slice(method, sources, self.parameters(fields, key))
+        output_scale = self.number(fields.get("output_scale", 1.0), f"{key}.output_scale")
+        return Slice(method, sources, self.parameters(fields, key), output_scale)
 
     def source(self, data: Any, key: str) -> Source:
         fields = self.mapping(data, key, ("model", "layers", "parameters"))

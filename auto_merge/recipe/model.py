@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
+
+ScaleMode = Literal["mlp", "hidden"]
+BaseIndex = Literal["source", "output"]
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,14 @@ class Slice:
         method: Name of the merge method.
         sources: At least one; all layer ranges have the same length.
         parameters: Parameters of the method that belong to the whole merge (``scale``, ``t``).
+        output_scale: Factor on the output of every layer of the slice; what that means says
+            :attr:`Recipe.scale_mode`.
     """
 
     method: str
     sources: tuple[Source, ...]
     parameters: Parameters = field(default_factory=dict)
+    output_scale: float = 1.0
 
     @property
     def num_layers(self) -> int:
@@ -74,11 +81,19 @@ class Recipe:
         slices: Output layers from first to last.
         base: Role name of the common ancestor, where a method needs task vectors.
         dtype: Data type of the result (``"bfloat16"``); ``None`` keeps the first source's.
+        scale_mode: What an output scale s does to the layer x -> x + attention + mlp: ``"mlp"``
+            makes it x + attention + s mlp, ``"hidden"`` makes it s (x + attention + mlp). Both are
+            folded into ordinary weights.
+        base_index: Which layer of the base a task vector is taken from: ``"source"``, the layer
+            that the sources give, or ``"output"``, the layer that is written (what the published
+            searches ran; the same as long as no layer moves).
     """
 
     slices: tuple[Slice, ...]
     base: str | None = None
     dtype: str | None = None
+    scale_mode: ScaleMode = "mlp"
+    base_index: BaseIndex = "source"
 
     @property
     def num_layers(self) -> int:

@@ -101,6 +101,7 @@ class _Job(ctypes.Structure):
         ("base_code", ctypes.c_int32),
         ("out_code", ctypes.c_int32),
         ("scale", ctypes.c_float),
+        ("factor", ctypes.c_float),
         ("failed", ctypes.c_int32),
     )
 
@@ -135,6 +136,7 @@ def _job(work: Work) -> _Job:
         base_code=0 if base is None else _CODES[str(base.dtype)],
         out_code=_CODES[str(work.out.dtype)],
         scale=work.scale,
+        factor=work.factor,
     )
 
 

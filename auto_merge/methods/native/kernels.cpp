@@ -77,6 +77,7 @@ struct Ties {
   const float* weights;
   const float* thresholds;
   float scale;
+  float factor;
   Output out;
 
   // An element whose entries cancel exactly: both results, until the majority is known.
@@ -115,10 +116,11 @@ struct Ties {
     for (size_t i = 0; i < sources.size(); ++i) {
       average(deltas + static_cast<int64_t>(i) * kStride, elected, total, mass, size, weights[i]);
     }
-    const float factor = scale;
+    const float scaling = scale;
+    const float last = factor;
     out.write(start, size, [=](int64_t j) {
       const float divisor = mass[j] > 0.0f ? mass[j] : 1.0f;
-      return b[j] + factor * (total[j] / divisor);
+      return last * (b[j] + scaling * (total[j] / divisor));
     });
     if (part != nullptr) {
       part->signs += signs;
@@ -149,8 +151,8 @@ struct Ties {
       }
       // A side without entries (products that underflow) has the mean 0.
       for (float& side : mass) side = side > 0.0f ? side : 1.0f;
-      part.ties.push_back({block * kBlock + j, b[j] + scale * (sum[0] / mass[0]),
-                           b[j] + scale * (sum[1] / mass[1])});
+      part.ties.push_back({block * kBlock + j, factor * (b[j] + scale * (sum[0] / mass[0])),
+                           factor * (b[j] + scale * (sum[1] / mass[1]))});
     }
   }
 
@@ -213,6 +215,7 @@ struct Job {
   int32_t base_code;
   int32_t out_code;
   float scale;
+  float factor;    // on the result
   int32_t failed;  // result: memory ran out
 
   Input source(int32_t i) const { return {data[i], codes[i]}; }
@@ -237,8 +240,9 @@ bool for_each_block(Job& job, int32_t threads, MergeBlock merge_block) {
   return complete;
 }
 
-// out = sum of weights[i] * sources[i]
+// out = factor * sum of weights[i] * sources[i]
 bool weighted_sum(Job& job, int32_t threads) {
+  const float factor = job.factor;
   return for_each_block(job, threads, [&](int64_t start, int64_t size) {
     float sum[kBlock];
     for (int32_t i = 0; i < job.count; ++i) {
@@ -249,12 +253,13 @@ bool weighted_sum(Job& job, int32_t threads) {
         job.source(i).read(start, size, [&](int64_t j, float x) { sum[j] += weight * x; });
       }
     }
-    job.output().write(start, size, [&](int64_t j) { return sum[j]; });
+    job.output().write(start, size, [&](int64_t j) { return factor * sum[j]; });
   });
 }
 
-// out = base + sum of weights[i] * (sources[i] - base)
+// out = factor * (base + sum of weights[i] * (sources[i] - base))
 bool weighted_delta_sum(Job& job, int32_t threads) {
+  const float factor = job.factor;
   return for_each_block(job, threads, [&](int64_t start, int64_t size) {
     float b[kBlock];
     float sum[kBlock];
@@ -269,14 +274,14 @@ bool weighted_delta_sum(Job& job, int32_t threads) {
                            [&](int64_t j, float x) { sum[j] += weight * (x - b[j]); });
       }
     }
-    job.output().write(start, size, [&](int64_t j) { return b[j] + sum[j]; });
+    job.output().write(start, size, [&](int64_t j) { return factor * (b[j] + sum[j]); });
   });
 }
 
 // TIES with known thresholds; see ../ties.py for the formula
 bool ties(Job& job, int32_t threads) {
   Ties merge{job.n, {}, {job.base, job.base_code}, job.weights, job.thresholds, job.scale,
-             job.output()};
+             job.factor, job.output()};
   for (int32_t i = 0; i < job.count; ++i) merge.sources.push_back(job.source(i));
   const size_t scratch_size = static_cast<size_t>((job.count + 5) * kStride);
   std::vector<Ties::Part> parts(static_cast<size_t>(std::max(threads, 1)));
