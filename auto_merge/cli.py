@@ -41,6 +41,12 @@ OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace an exi
 DocumentsOption = Annotated[
     str, typer.Option("--documents", help="Which documents to score: search or heldout.")
 ]
+CodeFlag = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code-execution", help="Run programs that a model wrote, inside a sandbox."
+    ),
+]
 OutFolder = Annotated[Path, typer.Argument(help="Folder to write; must not exist.")]
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, as runs/config_lfs.")]
 
@@ -58,6 +64,7 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and estimate; run nothing.")
     ] = False,
+    allow_code: CodeFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (any command).")] = False,
@@ -69,7 +76,7 @@ def search(
     del debug  # run_command has seen to it, wherever on the line it stands
     if context.invoked_subcommand is not None:
         given = {"--config": config, "--set": overrides, "--output": output, "--dry-run": dry_run}
-        given |= {"--json": as_json, "--quiet": quiet}
+        given |= {"--json": as_json, "--quiet": quiet, "--allow-code-execution": allow_code}
         for option, value in given.items():
             if value:
                 raise UserError(f"{option} goes behind the command {context.invoked_subcommand!r}")
@@ -77,7 +84,7 @@ def search(
     if config is None:
         print(context.get_help())
         raise typer.Exit(2)
-    loaded = _load(config, (*(overrides or ()), *_output_override(output)), quiet)
+    loaded = _load(config, (*(overrides or ()), *_output_override(output)), quiet, allow_code)
     if dry_run:
         from auto_merge.search.dry_run import dry_run as check
 
@@ -114,6 +121,7 @@ def replay(
         bool, typer.Option("--no-evaluate", help="Decode (and export) only.")
     ] = False,
     documents: DocumentsOption = "search",
+    allow_code: CodeFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     overwrite: OverwriteFlag = False,
@@ -121,7 +129,7 @@ def replay(
     """Rebuilds one stored merge: decodes, evaluates in full, exports on request."""
     from auto_merge.search.replay import replay as rebuild
 
-    loaded = _load(config, overrides, quiet)
+    loaded = _load(config, overrides, quiet, allow_code)
     result = rebuild(
         file,
         loaded,
@@ -139,15 +147,21 @@ def recipe(
     config: Annotated[
         Path | None, typer.Option("--config", help="Configuration that names the models.")
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="recipe, plan, or mergekit.")] = "recipe",
+    overrides: SetOption = None,
+    form: Annotated[
+        str, typer.Option("--format", help="recipe, plan, published, or mergekit.")
+    ] = "recipe",
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Call the models model_0, model_1, ..., and base.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Prints the decoded recipe, or the plan of every tensor."""
+    """Prints the decoded recipe, the plan of every tensor, or the published key names."""
     from auto_merge.config import load_config
     from auto_merge.search.replay import show_recipe
 
-    loaded = load_config(config) if config is not None else None
-    data, text = show_recipe(file, loaded, form)
+    loaded = load_config(config, overrides or ()) if config is not None else None
+    data, text = show_recipe(file, loaded, form, roles=roles)
     print(json.dumps(data, indent=1) if as_json else text.rstrip())
 
 
@@ -212,13 +226,14 @@ def evaluate(
     config: ConfigOption,
     overrides: SetOption = None,
     documents: DocumentsOption = "search",
+    allow_code: CodeFlag = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
     """Scores any model folder on the documents of a configuration."""
     from auto_merge.search.evaluate import evaluate_folder
 
-    loaded = _load(config, overrides, quiet)
+    loaded = _load(config, overrides, quiet, allow_code)
     _print(evaluate_folder(model, loaded, documents, quiet=quiet), as_json, quiet)
 
 
@@ -305,11 +320,15 @@ def _fail(message: str, status: int, as_json: bool) -> int:
     return status
 
 
-def _load(config: Path, overrides: Sequence[str] | None, quiet: bool) -> RunConfig:
+def _load(
+    config: Path, overrides: Sequence[str] | None, quiet: bool, allow_code: bool
+) -> RunConfig:
     """Loads a configuration and says what is worth a word."""
+    from dataclasses import replace
+
     from auto_merge.config import load_config
 
-    loaded = load_config(config, overrides or ())
+    loaded = replace(load_config(config, overrides or ()), allow_code_execution=allow_code)
     if not quiet:
         for warning in loaded.warnings:
             print(f"note: {warning}", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from auto_merge import __version__
+from auto_merge.errors import TaskError
 
 _REQUIRED = (
     "torch",
@@ -114,7 +115,9 @@ def _torch_findings() -> list[Finding]:
 
 
 def _sandbox() -> Finding:
-    found = shutil.which("bwrap")
-    if found:
-        return Finding("sandbox", f"bubblewrap at {found}")
-    return Finding("sandbox", "no bubblewrap (only code-generating tasks would need it)")
+    from auto_merge.evaluation.sandbox import find_sandbox
+
+    try:
+        return Finding("sandbox", f"bubblewrap at {find_sandbox()}")
+    except TaskError as error:
+        return Finding("sandbox", f"none (only code-generating tasks need it): {error}")

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class Strategy(Protocol):
     """A search space over recipes."""
 
+    @property
+    def max_layers(self) -> int | None:
+        """Deeper recipes are infeasible and never evaluated; ``None`` for any depth."""
+
     def space(self) -> ConfigurationSpace:
         """Returns a fresh configuration space; a hyperparameter that does not act is inactive."""
 

@@ -30,6 +30,19 @@ class Status(str, enum.Enum):
 
 
 @dataclass(frozen=True)
+class Floor:
+    """A constraint: not worse than a given model by more than a margin.
+
+    Attributes:
+        model: Role name of a source or of the base.
+        margin: How much worse is allowed, in the metric's own unit; >= 0.
+    """
+
+    model: str
+    margin: float
+
+
+@dataclass(frozen=True)
 class Objective:
     """One task metric that the search improves.
 
@@ -39,7 +52,9 @@ class Objective:
         direction: Whether larger or smaller values are better.
         bounds: Worst possible to best possible range of the metric as ``(low, high)``; scores are
             scaled to [0, 1] with it.
-        weight: Share in the weighted mean of a single-objective run; > 0.
+        weight: Share in the weighted mean of a single-objective run, factor on the normalised cost
+            in a multi-objective one; > 0.
+        floor: Constraint on this metric, if there is one. It is judged, never searched for.
     """
 
     task: str
@@ -47,12 +62,18 @@ class Objective:
     direction: Literal["maximize", "minimize"] = "maximize"
     bounds: tuple[float, float] = (0.0, 1.0)
     weight: float = 1.0
+    floor: Floor | None = None
 
     def goodness(self, value: float) -> float:
         """Scales a value to [0, 1] where 1 is best; values outside the bounds are clipped."""
         low, high = self.bounds
         scaled = min(max((value - low) / (high - low), 0.0), 1.0)
         return scaled if self.direction == "maximize" else 1.0 - scaled
+
+    def scaled_margin(self) -> float:
+        """Margin of the floor as a difference of scaled scores; 0.0 without a floor."""
+        low, high = self.bounds
+        return 0.0 if self.floor is None else self.floor.margin / (high - low)
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,21 @@ class Outcome:
         fields["status"] = Status(fields["status"])
         fields["scores"] = tuple(TaskScore(**score) for score in fields["scores"])
         return cls(**fields)
+
+
+def objective_costs(
+    objectives: Sequence[Objective], scores: Sequence[TaskScore]
+) -> tuple[float, ...]:
+    """Shortfall ``1 - y`` of every objective in [0, 1], y being the scaled score.
+
+    Args:
+        objectives: The run's objectives.
+        scores: Their scores, same order and length.
+    """
+    return tuple(
+        1.0 - objective.goodness(score.mean)
+        for objective, score in zip(objectives, scores, strict=True)
+    )
 
 
 def scalar_cost(objectives: Sequence[Objective], scores: Sequence[TaskScore]) -> float:

@@ -75,7 +75,7 @@ BAD_INPUT: list[tuple[str, Callable[[Path], None], str]] = [
     ("wrong range", lambda w: edit(w, "max: 0.99", "max: 1.5"), "within [0, 1]"),
     ("wrong type", lambda w: edit(w, "max_trials: 16", "max_trials: many"), "max_trials"),
     ("shapes differ", other_shape, "has shape [16, 48]"),
-    ("layer counts differ", other_depth, "needs equal layer counts"),
+    ("layer counts differ", other_depth, "must have equal layer counts"),
     ("vocabulary differs", other_words, "vocabular"),
     ("truncated checkpoint", truncated, "model.safetensors"),
     ("pickled checkpoint", pickled, "pickled weights"),
@@ -86,7 +86,7 @@ BAD_INPUT: list[tuple[str, Callable[[Path], None], str]] = [
     ),
     ("empty task", empty_task, "pico_next"),
     ("folder in use", occupied, "choose another --output"),
-    ("strategy to come", lambda w: edit(w, "strategy: lfs", "strategy: dis"), "not available"),
+    ("missing section", lambda w: edit(w, "strategy: lfs", "strategy: dis"), "no section 'dis'"),
     ("vllm", lambda w: edit(w, "device: cpu", "vllm: true"), "not available in this version"),
 ]
 

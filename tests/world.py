@@ -14,8 +14,19 @@ LETTERS = "abcdefgh"
 MANY, FEW = 36, 24
 
 
-def make_world(folder: Path, *, optimizer: str = "random", **search: Any) -> Path:
-    """Writes models, tasks and ``lfs.yaml`` into ``folder``; returns the configuration file.
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "lfs": {"layer_granularity": 1, "filters": ["self_attn", "mlp"]},
+    "lfs_multiobj": {"layer_granularity": 1, "filters": ["self_attn", "mlp"]},
+    "dis": {"layers": 4, "merging_method": "passthrough"},
+    "prune": {"layers": 1},
+}
+"""Strategy -> its settings for models of two layers; merge ranges are added where it has them."""
+
+
+def make_world(
+    folder: Path, *, optimizer: str = "random", strategy: str = "lfs", **search: Any
+) -> Path:
+    """Writes models, tasks and ``<strategy>.yaml`` into ``folder``; returns the configuration file.
 
     Search documents: 36 per task, rungs 4, 12 and 36.
     """
@@ -23,15 +34,25 @@ def make_world(folder: Path, *, optimizer: str = "random", **search: Any) -> Pat
     for seed, name in enumerate(("left", "right"), start=1):
         make_llama(folder / "models" / name, layers=2, like=base, seed=seed, spread=0.2)
     write_tasks(folder / "tasks")
-    file = folder / "lfs.yaml"
-    file.write_text(yaml.safe_dump(configuration(optimizer, **search)), "utf-8")
+    return write_configuration(folder, strategy, optimizer, **search)
+
+
+def write_configuration(
+    folder: Path, strategy: str, optimizer: str = "random", **search: Any
+) -> Path:
+    """Writes ``<strategy>.yaml``."""
+    file = folder / f"{strategy}.yaml"
+    file.write_text(yaml.safe_dump(configuration(optimizer, strategy, **search)), "utf-8")
     return file
 
 
-def configuration(optimizer: str = "random", **search: Any) -> dict[str, Any]:
+def configuration(
+    optimizer: str = "random", strategy: str = "lfs", **search: Any
+) -> dict[str, Any]:
     """The configuration as data."""
+    section = {"merging_method": _RANGES, **STRATEGIES[strategy]}
     return {
-        "strategy": "lfs",
+        "strategy": strategy,
         "global_params": {
             "random_seed": 3,
             "cache_dir": "",
@@ -48,7 +69,7 @@ def configuration(optimizer: str = "random", **search: Any) -> dict[str, Any]:
             },
         },
         "strategies": {
-            "lfs": {
+            strategy: {
                 "search": {
                     "optimizer": optimizer,
                     "max_trials": 16,
@@ -61,20 +82,21 @@ def configuration(optimizer: str = "random", **search: Any) -> dict[str, Any]:
                     {"name": "left", "path": "models/left"},
                     {"name": "right", "path": "models/right"},
                 ],
-                "layer_granularity": 1,
-                "filters": ["self_attn", "mlp"],
-                "merging_method": {
-                    "linear": {"weights": {"min": 0, "max": 1}},
-                    "task_arithmetic": {"scaling_coefficient": {"min": 0, "max": 1}},
-                    "ties": {
-                        "param_value_mask_rate": {"min": 0, "max": 0.99},
-                        "scaling_coefficient": {"min": 0, "max": 1},
-                    },
-                    "slerp": {"slerp_t": {"min": 0, "max": 1}},
-                },
+                **section,
             }
         },
     }
+
+
+_RANGES = {
+    "linear": {"weights": {"min": 0, "max": 1}},
+    "task_arithmetic": {"scaling_coefficient": {"min": 0, "max": 1}},
+    "ties": {
+        "param_value_mask_rate": {"min": 0, "max": 0.99},
+        "scaling_coefficient": {"min": 0, "max": 1},
+    },
+    "slerp": {"slerp_t": {"min": 0, "max": 1}},
+}
 
 
 def write_tasks(folder: Path) -> None:

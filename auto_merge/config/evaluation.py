@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,7 +22,6 @@ from auto_merge.config import metrics
 from auto_merge.config.fields import (
     Count,
     Flag,
-    Later,
     Number,
     OptionalText,
     Positive,
@@ -32,6 +33,34 @@ from auto_merge.config.places import show
 
 _DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
 _DeviceInput = Annotated[str, Field(pattern=_DEVICE)] | Literal[""] | None
+
+
+@dataclass(frozen=True)
+class TaskFunction:
+    """A Python objective, its files resolved.
+
+    Attributes:
+        file: Absolute; may not exist.
+        name: Function in it.
+        documents: Absolute; may not exist.
+        heldout: Absolute; ``None`` holds out half of ``documents``.
+        metadata: ``stratum`` and ``passage`` name fields of the documents.
+    """
+
+    file: Path
+    name: str
+    documents: Path
+    heldout: Path | None
+    metadata: Mapping[str, Any]
+
+
+class FloorEntry(Section):
+    """A constraint on one metric."""
+
+    model: Text
+    """Name of one of `models` or of the base model."""
+    margin: Annotated[float, Field(strict=True, ge=0)] = 0.0
+    """How much worse than that model is allowed, in the metric's own unit, at least 0."""
 
 
 class TaskEntry(Section):
@@ -52,9 +81,17 @@ class TaskEntry(Section):
     `bleu`; required for all other metrics."""
     weight: Annotated[float, Field(strict=True, gt=0)] = 1.0
     """Share in the weighted mean of all tasks; above 0."""
-    floor: Later = None
-    """Least acceptable value, a constraint of multi-objective runs. Not available in this
-    version: refused."""
+    floor: FloorEntry | None = None
+    """Constraint: the result may not be worse on this metric than a given model by more than a
+    margin. It is judged at the end on documents that both were scored on; null for none."""
+    function: OptionalText = None
+    """Python function `FILE.py:NAME` that scores documents, instead of an lm-eval task; its metric
+    is `score,none` and needs `bounds`."""
+    documents: OptionalText = None
+    """JSON Lines file with the documents of `function`."""
+    heldout_documents: OptionalText = None
+    """JSON Lines file with the held-out documents of `function`. Null: the second half of the
+    seeded permutation of `documents`."""
 
     @field_validator("metric")
     @classmethod
@@ -78,6 +115,25 @@ class TaskEntry(Section):
             raise ValueError(f"must be two numbers [low, high] with low < high, got {bounds!r}")
         return tuple(bounds)
 
+    @field_validator("function")
+    @classmethod
+    def _names_file_and_function(cls, function: str | None) -> str | None:
+        if function is not None and not re.fullmatch(r".+\.py:[A-Za-z_]\w*", function):
+            raise ValueError(f"must be FILE.py:NAME, got {show(function)}")
+        return function
+
+    @model_validator(mode="after")
+    def _function_has_documents(self) -> TaskEntry:
+        if self.function is None:
+            for key in ("documents", "heldout_documents"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} belongs to a Python objective; give its function too")
+        elif self.documents is None:
+            raise ValueError("a Python objective needs documents, a JSON Lines file")
+        elif extra := sorted(set(self.overrides) - {"metadata"}):
+            raise ValueError(f"{extra[0]!r} is a setting of lm-eval tasks, not of a function")
+        return self
+
     @model_validator(mode="after")
     def _overrides_are_meant(self) -> TaskEntry:
         for key in self.overrides:
@@ -90,6 +146,12 @@ class TaskEntry(Section):
     def overrides(self) -> Mapping[str, Any]:
         """Settings of the lm-eval task that this entry replaces, as ``test_split``."""
         return dict(self.model_extra or {})
+
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        """What makes this entry's task another one than that of an equal name."""
+        own = {key: getattr(self, key) for key in ("function", "documents", "heldout_documents")}
+        return {**self.overrides, **own}
 
     @property
     def known(self) -> metrics.Metric | None:
@@ -186,7 +248,7 @@ class Evaluation(Section):
             if (entry.task, entry.metric) in pairs:
                 raise ValueError(f"task {entry.task!r} with metric {entry.metric!r} is given twice")
             pairs.add((entry.task, entry.metric))
-            if first.setdefault(entry.task, entry).overrides != entry.overrides:
+            if first.setdefault(entry.task, entry).meaning != entry.meaning:
                 raise ValueError(f"task {entry.task!r} is given twice with different settings")
         return tasks
 

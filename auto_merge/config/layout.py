@@ -12,7 +12,7 @@ from typing import Any
 
 from auto_merge.config.places import KeyPath, Place, Tree, dotted, located, show
 from auto_merge.config.search import PUBLISHED_NAMES
-from auto_merge.config.strategies import NOT_AVAILABLE, SECTIONS
+from auto_merge.config.strategies import SECTIONS
 from auto_merge.errors import ConfigError, nearest
 
 HEAD_KEYS = ("strategy", "name", "compat")
@@ -62,7 +62,7 @@ def check_layout(tree: Tree) -> str:
 
     Raises:
         ConfigError: A top key is unknown, a group is not a section, the strategy is missing,
-            unknown or not available.
+            unknown.
     """
     for key in tree.data:
         if key not in (*HEAD_KEYS, *GROUPS):
@@ -78,20 +78,24 @@ def check_layout(tree: Tree) -> str:
         )
     _check_strategy(tree, ("strategy",), strategy)
     for name in _section(tree, ("strategies",)):
-        if name not in NOT_AVAILABLE:
-            _check_strategy(tree, ("strategies", name), name)
+        _check_strategy(tree, ("strategies", name), name)
+    sections = _section(tree, ("strategies",))
+    if sections and strategy not in sections:
+        # Everything could stand in global_params; with other sections there it is a mistake.
+        raise ConfigError(
+            f"{located(tree.place(('strategies',)), ('strategies',))}: no section {strategy!r}, "
+            f"only {', '.join(sections)}"
+        )
     _section(tree, ("strategies", str(strategy)))
     return str(strategy)
 
 
 def _check_strategy(tree: Tree, path: KeyPath, strategy: Any) -> None:
     where = located(tree.place(path), path)
-    if strategy in NOT_AVAILABLE:
-        raise ConfigError(f"{where}: strategy {strategy!r} is not available in this version")
     if not isinstance(strategy, str):
         raise ConfigError(f"{where}: must be the name of a strategy, got {show(strategy)}")
     if strategy not in SECTIONS:
-        hint = nearest(strategy, (*SECTIONS, *NOT_AVAILABLE))
+        hint = nearest(strategy, SECTIONS)
         raise ConfigError(f"{where}: unknown strategy {show(strategy)}{hint}")
 
 

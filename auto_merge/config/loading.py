@@ -9,6 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from auto_merge.config.evaluation import TaskEntry, TaskFunction
+from auto_merge.config.fixed import NormalSlicesSection
 from auto_merge.config.layout import HEAD_KEYS, Merged, check_layout, merge
 from auto_merge.config.models import Model, ModelEntry, resolve_model, resolve_path
 from auto_merge.config.overrides import apply_overrides
@@ -16,7 +18,8 @@ from auto_merge.config.places import KeyPath, Place, Tree, located
 from auto_merge.config.run_config import RunConfig
 from auto_merge.config.run_section import HeadSection, RunSection
 from auto_merge.config.search import PUBLISHED_NAMES
-from auto_merge.config.strategies import SECTIONS, StrategySection
+from auto_merge.config.strategies import SECTIONS
+from auto_merge.config.strategy_section import StrategySection
 from auto_merge.config.validation import dotted_keys, validate
 from auto_merge.config.yaml_tree import read_tree
 from auto_merge.errors import ConfigError
@@ -62,6 +65,8 @@ def _checked(tree: Tree, file: Path) -> RunConfig:
     )
     merged = merge(tree, strategy)
     settings = _settings(merged, published=head.compat == "published")
+    if isinstance(settings, NormalSlicesSection) and "models" not in merged.data:
+        merged.data["models"] = _sliced_models(settings, merged)
     run = _run_section(merged)
     return _build(file, head, run, settings, merged)
 
@@ -79,8 +84,17 @@ def _settings(merged: Merged, published: bool) -> StrategySection:
     )
 
 
+def _sliced_models(settings: NormalSlicesSection, merged: Merged) -> list[str]:
+    """The models that the slices name, without the base, in order of first use."""
+    base = merged.data.get("base_model")
+    name = base.get("name", base.get("path")) if isinstance(base, dict) else base
+    used = [source.model for part in settings.slices for source in part.sources]
+    return [model for model in dict.fromkeys(used) if model != name] or list(dict.fromkeys(used))
+
+
 def _run_section(merged: Merged) -> RunSection:
     data = {key: value for key, value in merged.data.items() if key in RunSection.model_fields}
+    data["search"] = {**SECTIONS[merged.strategy].SEARCH_MEANING, **data["search"]}
     return validate(RunSection, data, merged.located, elsewhere=dotted_keys(RunSection))
 
 
@@ -111,6 +125,10 @@ def _build(
             _model(entry, merged, ("models", number)) for number, entry in enumerate(run.models)
         ),
         settings=settings,
+        functions=tuple(
+            _function(entry, merged, ("evaluation", "tasks", number))
+            for number, entry in enumerate(run.evaluation.tasks)
+        ),
         warnings=tuple(warnings),
         merged=merged,
     )
@@ -126,6 +144,18 @@ def default_cache_dir() -> Path:
 
 def _input(path: str | None, merged: Merged, key: KeyPath) -> Path | None:
     return None if path is None else resolve_path(path, merged.place(key).folder)
+
+
+def _function(entry: TaskEntry, merged: Merged, key: KeyPath) -> TaskFunction | None:
+    if entry.function is None:
+        return None
+    file, _, name = entry.function.rpartition(":")
+    documents = _input(entry.documents, merged, (*key, "documents"))
+    assert documents is not None, "validated"
+    found = _input(file, merged, (*key, "function"))
+    assert found is not None, "validated"
+    heldout = _input(entry.heldout_documents, merged, (*key, "heldout_documents"))
+    return TaskFunction(found, name, documents, heldout, entry.overrides.get("metadata") or {})
 
 
 def _include_paths(run: RunSection, merged: Merged) -> tuple[Path, ...]:

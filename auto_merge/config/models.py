@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import GetJsonSchemaHandler, field_validator, model_validator
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
 
 from auto_merge.config.fields import Later, OptionalText, Section, Text
+from auto_merge.config.fixed import MergeParameters, ParameterEntry
 from auto_merge.config.places import Place
 
 ZOO = "zoo:"
@@ -31,6 +33,9 @@ class ModelEntry(Section):
     """Commit, branch or tag of a hub model; null for its default."""
     adapter: Later = None
     """LoRA adapter to apply first. Not available in this version: refused."""
+    parameters: MergeParameters = Field(default_factory=dict)
+    """Parameters of the merge method that this model has for itself, as `weight`; only for
+    `strategy: normal_models`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -39,6 +44,9 @@ class ModelEntry(Section):
             raise ValueError("must not be empty")
         if isinstance(value, str):
             return {"name": value, "path": value}
+        if isinstance(value, dict) and "path" not in value and "model" in value:
+            # The published normal_models lists its sources so.
+            value = {"path": value["model"], **{k: v for k, v in value.items() if k != "model"}}
         if isinstance(value, dict) and "name" not in value and "path" in value:
             return {"name": value["path"], **value}
         return value
@@ -69,12 +77,14 @@ class Model:
         location: Where it is, resolved: ``"zoo:NAME"``, an absolute folder or a hub name.
             Nothing says that it exists.
         revision: Commit, branch or tag of a hub model.
+        parameters: Merge parameters that the model has for itself; only in ``normal_models``.
     """
 
     name: str
     path: str
     location: str
     revision: str | None = None
+    parameters: Mapping[str, tuple[ParameterEntry, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def hub_id(self) -> str | None:
@@ -90,7 +100,8 @@ def resolve_model(entry: ModelEntry, place: Place) -> Model:
         entry: The entry.
         place: Where it was written; relative folders start there.
     """
-    return Model(entry.name, entry.path, resolve_location(entry.path, place.folder), entry.revision)
+    location = resolve_location(entry.path, place.folder)
+    return Model(entry.name, entry.path, location, entry.revision, entry.parameters)
 
 
 def resolve_location(path: str, folder: Path = Path()) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auto_merge.config import metrics
-from auto_merge.config.evaluation import Evaluation, TaskEntry
+from auto_merge.config.evaluation import Evaluation, TaskEntry, TaskFunction
+from auto_merge.config.fixed import parameters_data
 from auto_merge.config.layout import Merged
 from auto_merge.config.models import Model
 from auto_merge.config.search import SearchSection
-from auto_merge.config.strategies import StrategySection
+from auto_merge.config.strategy_section import StrategySection
 from auto_merge.errors import ConfigError, nearest
-from auto_merge.trial import Objective
+from auto_merge.trial import Floor, Objective
 
 _EXTENDABLE_SEARCH = ("max_trials", "max_seconds", "workers")
 _FREE_EVALUATION = ("batch_size", "device", "limit")
@@ -38,6 +39,9 @@ class RunConfig:
         base_model: Common ancestor of the models.
         models: The models to be merged; names are unique.
         settings: The strategy's own settings.
+        functions: One per task entry: its Python objective, or ``None``.
+        allow_code_execution: Whether programs that a model wrote may run, in the sandbox; set by
+            the command line, never by a file.
         warnings: What the person should know, one line each.
         merged: The settings as the files gave them, to say where one stands.
     """
@@ -56,6 +60,8 @@ class RunConfig:
     base_model: Model | None
     models: tuple[Model, ...]
     settings: StrategySection
+    functions: tuple[TaskFunction | None, ...] = ()
+    allow_code_execution: bool = False
     warnings: tuple[str, ...] = ()
     merged: Merged | None = field(default=None, repr=False, compare=False)
 
@@ -85,7 +91,11 @@ class RunConfig:
                 "add 'bounds: [low, high]' to the task"
             )
         direction = entry.direction or (known.direction if known else "maximize")
-        return Objective(entry.task, entry.metric, direction, bounds, entry.weight)
+        floor = None if entry.floor is None else Floor(entry.floor.model, entry.floor.margin)
+        if floor is not None and floor.model not in (names := [m.name for m in self.all_models]):
+            where = self.located("evaluation", "tasks", number, "floor", "model")
+            raise ConfigError(f"{where}: no model {floor.model!r}{nearest(floor.model, names)}")
+        return Objective(entry.task, entry.metric, direction, bounds, entry.weight, floor)
 
     def located(self, *path: str | int) -> str:
         """Returns the start of an error message about a setting: file, line and dotted key."""
@@ -131,6 +141,11 @@ class RunConfig:
             **self._evaluation(),
             "include_path": [str(path) for path in self.include_paths],
         }
+        for task, function in zip(evaluation["tasks"], self.functions, strict=True):
+            if function is not None:
+                task["function"] = f"{function.file}:{function.name}"
+                task["documents"] = str(function.documents)
+                task["heldout_documents"] = function.heldout and str(function.heldout)
         history = self.load_run_history
         return {
             "strategy": self.strategy,
@@ -163,6 +178,7 @@ class RunConfig:
         evaluation = self._evaluation()
         search = self.search.model_dump(mode="json")
         roles = {model.name: model.revision for model in self.all_models}
+        own = {m.name: parameters_data(m.parameters) for m in self.all_models if m.parameters}
         return {
             "strategy": self.strategy,
             "random_seed": self.random_seed,
@@ -171,6 +187,7 @@ class RunConfig:
             "base_model": self.base_model.name if self.base_model else None,
             "models": [model.name for model in self.models],
             "revisions": {name: revision for name, revision in roles.items() if revision},
+            **({"parameters": own} if own else {}),
             **self.settings.model_dump(mode="json"),
         }
 
@@ -187,7 +204,14 @@ _LATER = "is not available in this version"
 
 
 def _model(model: Model) -> dict[str, Any]:
-    return {"name": model.name, "path": model.location, "revision": model.revision}
+    entry: dict[str, Any] = {
+        "name": model.name,
+        "path": model.location,
+        "revision": model.revision,
+    }
+    if model.parameters:
+        entry["parameters"] = parameters_data(model.parameters)
+    return entry
 
 
 def _similar_metric(key: str) -> str:

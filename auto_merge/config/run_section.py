@@ -27,8 +27,9 @@ class HeadSection(Section):
     """Name of the run: letters, digits, `.`, `_`, `-`. Default: the file's name without `.yaml`.
     The run's folder is `output_path`, else `runs/<name>`."""
     compat: Literal["published"] | None = None
-    """`published` selects the meaning of the published searches where ours is wider: see
-    `slerp_space`, `per_source_weights`, `include_base`. Null: ours."""
+    """`published` selects what the published searches ran where ours is wider or differs: see
+    `slerp_space`, `per_source_weights`, `include_base`, `missing_permutation`, `scale_mode`,
+    `base_index`. Null: ours."""
 
     @field_validator("name")
     @classmethod
@@ -55,7 +56,9 @@ class RunSection(Section):
     output_path: OptionalText = None
     """Folder of the run. Empty or null: `runs/<name>`. Relative to the working directory."""
     load_run_history: OptionalText = None
-    """Run history to start from. Not available in this version."""
+    """SMAC's `runhistory.json` of an earlier search, a warm start: its costs count for what is
+    proposed, not for the result. Relative to the file that names it, else to the working
+    directory."""
     evaluation: Evaluation
     """What candidates are scored on, and how."""
     search: SearchSection

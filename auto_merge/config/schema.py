@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 
 from auto_merge.config.run_section import HeadSection, RunSection
 from auto_merge.config.search import PUBLISHED_NAMES, SearchSection
-from auto_merge.config.strategies import NOT_AVAILABLE, SECTIONS
+from auto_merge.config.strategies import SECTIONS
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
 
@@ -66,14 +66,11 @@ def _published(settings: Schema) -> Schema:
 
 def _strategies(shared: Schema, strategies: dict[str, Schema]) -> Schema:
     sections = {name: _section({**shared, **own}) for name, own in strategies.items()}
-    later: Schema = {
-        name: {"description": "Not available in this version."} for name in NOT_AVAILABLE
-    }
     return {
         "type": "object",
         "description": "Strategy name -> its section; the one named by `strategy` is used.",
         "additionalProperties": False,
-        "properties": {**sections, **later},
+        "properties": sections,
     }
 
 

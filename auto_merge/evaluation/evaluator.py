@@ -14,9 +14,11 @@ import numpy as np
 from auto_merge.errors import Interrupted, RunError, TaskError, TrialTimeoutError
 from auto_merge.evaluation.ledger import Ledger, Metrics, Row
 from auto_merge.evaluation.prompts import ContinuationTokens, GenerationTokens, Tokens
+from auto_merge.evaluation.python_task import PythonTask
+from auto_merge.evaluation.sandbox import Program, settle
 from auto_merge.evaluation.scores import DocumentScores, document_weights, task_score
 from auto_merge.evaluation.settings import EvaluationSettings
-from auto_merge.evaluation.subsets import canonical_json, clamp, digest
+from auto_merge.evaluation.subsets import Document, canonical_json, clamp, digest
 from auto_merge.evaluation.suite import Slot, Split, Suite, Track
 from auto_merge.trial import Objective, TaskScore
 
@@ -170,7 +172,8 @@ class HarnessEvaluator:
             Interrupted: ``should_stop`` said so; finished chunks are in the ledger.
             TrialTimeoutError: The deadline passed; finished chunks are in the ledger.
             InvalidWeightsError: The model returned NaN.
-            TaskError: A task gives no finite number for its metric.
+            TaskError: A task gives no finite number for its metric, or a Python objective fails.
+            AutoMergeError: The sandbox of a task that runs programs could not be started.
             RunError: The ledger cannot be read or written.
             torch.OutOfMemoryError, MemoryError: The model does not fit.
         """
@@ -260,17 +263,44 @@ class HarnessEvaluator:
         from auto_merge.evaluation.lm_harness import quiet
 
         with quiet():
-            tokens = [slot.leaf.tokens(slot.document) for slot in chunk]
-            responses = self._respond(model, [token for group in tokens for token in group])
-            scores: dict[tuple[str, str], Metrics] = {}
-            for slot, group in zip(chunk, tokens, strict=True):
-                answers = [next(responses) for _ in group]
-                scores[_key(slot)] = slot.leaf.score(slot.document, answers)
+            found = {**self._ask(model, chunk), **self._call(model, chunk)}
+        settled = settle(list(found.values()))
+        scores: dict[tuple[str, str], Metrics] = dict(zip(found, settled, strict=True))
         leaves = {slot.leaf.digest for slot in chunk}
         subjects = {leaf: self._subject(candidate, leaf) for leaf in leaves}
         self._ledger.put(
             Row(subjects[leaf], document, metrics) for (leaf, document), metrics in scores.items()
         )
+        return scores
+
+    def _ask(
+        self, model: PreTrainedModel, chunk: Sequence[Slot]
+    ) -> dict[tuple[str, str], Mapping[str, float | Program]]:
+        """Scores the documents of lm-eval tasks, all their requests together."""
+        asked = [
+            (slot.leaf, slot.document) for slot in chunk if not isinstance(slot.leaf, PythonTask)
+        ]
+        tokens = [leaf.tokens(document) for leaf, document in asked]
+        responses = self._respond(model, [token for group in tokens for token in group])
+        scores: dict[tuple[str, str], Mapping[str, float | Program]] = {}
+        for (leaf, document), group in zip(asked, tokens, strict=True):
+            answers = [next(responses) for _ in group]
+            scores[leaf.digest, document.key] = leaf.score(document, answers)
+        return scores
+
+    def _call(
+        self, model: PreTrainedModel, chunk: Sequence[Slot]
+    ) -> dict[tuple[str, str], Mapping[str, float | Program]]:
+        """Scores the documents of Python objectives, each objective's in one call."""
+        calls: dict[PythonTask, list[Document]] = {}
+        for slot in chunk:
+            if isinstance(slot.leaf, PythonTask):
+                calls.setdefault(slot.leaf, []).append(slot.document)
+        scores: dict[tuple[str, str], Mapping[str, float | Program]] = {}
+        for task, documents in calls.items():
+            found = task.score(model, self._suite.prompter.tokenizer, documents)
+            for document, metrics in zip(documents, found, strict=True):
+                scores[task.digest, document.key] = metrics
         return scores
 
     def _respond(self, model: PreTrainedModel, tokens: Sequence[Tokens]) -> Iterator[Response]:

@@ -72,6 +72,7 @@ def load_tasks(
     *,
     include_path: Sequence[Path],
     cache_dir: Path,
+    allow_code_execution: bool = False,
 ) -> list[LoadedTask]:
     """Loads tasks and groups with their data.
 
@@ -80,23 +81,26 @@ def load_tasks(
             (of all leaves' for a group).
         include_path: Folders with task YAML files, searched with their subfolders.
         cache_dir: Where datasets keep their converted files.
+        allow_code_execution: Whether tasks may run programs that a model wrote.
 
     Returns:
         One per entry of ``wanted``, in order.
 
     Raises:
         TaskError: A folder or task does not exist, its data is missing or empty, it cannot be
-            loaded, or it is of a kind that is not supported.
+            loaded, or it is of a kind that is not supported or not allowed.
     """
     for folder in include_path:
         if not folder.is_dir():
             raise TaskError(f"evaluation.include_path: {folder} is not a folder")
     with quiet():
+        from auto_merge.evaluation.lm_harness_filters import register_filters
         from auto_merge.evaluation.lm_harness_sources import cache_templates, make_factory
 
         cache_templates()
+        register_filters()
         manager = _manager([name for name, _ in wanted], include_path)
-        factory = make_factory(cache_dir / "datasets")
+        factory = make_factory(cache_dir / "datasets", allow_code_execution)
         loaded = []
         for name, overrides in wanted:
             built = _build(manager, factory, name, overrides)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from auto_merge.errors import TaskError
 from auto_merge.evaluation.lm_harness_sources import split_documents
 from auto_merge.evaluation.prompts import Continuation, Generation, Prompter, Request, Tokens
+from auto_merge.evaluation.sandbox import Program
 from auto_merge.evaluation.subsets import (
     Document,
     Parts,
@@ -141,25 +142,7 @@ class Leaf:
         return parts
 
     def _documents(self, contents: Sequence[Mapping[str, Any]]) -> list[Document]:
-        stratum, passage = self._metadata.get("stratum"), self._metadata.get("passage")
-        documents = []
-        for index, content in enumerate(contents):
-            for field in (stratum, passage):
-                if field is not None and field not in content:
-                    raise TaskError(
-                        f"task {self.name!r}: metadata names the field {field!r}, but document "
-                        f"{index} has only {', '.join(content)}"
-                    )
-            documents.append(
-                Document(
-                    index,
-                    document_key(content),
-                    content,
-                    "" if stratum is None else str(content[stratum]),
-                    "" if passage is None else str(content[passage]),
-                )
-            )
-        return documents
+        return as_documents(self.name, contents, self._metadata)
 
     # --- few-shot examples -----------------------------------------------------------------------
 
@@ -270,21 +253,28 @@ class Leaf:
 
     # --- metrics ---------------------------------------------------------------------------------
 
-    def score(self, document: Document, responses: Sequence[Response]) -> dict[str, float]:
-        """Metrics of one document, ``"acc,none"`` -> value; those that are numbers.
+    def score(
+        self, document: Document, responses: Sequence[Response]
+    ) -> dict[str, float | Program]:
+        """Metrics of one document, ``"acc,none"`` -> value; those that are numbers or programs.
+
+        A program counts 1 if it passes in the sandbox and 0 if it does not; who calls runs it.
 
         Args:
             document: The document.
             responses: One per tokenised request of the document.
 
         Raises:
-            TaskError: A metric is NaN or infinite.
+            TaskError: A metric is NaN or infinite, or a program from a task that must have none.
         """
-        metrics: dict[str, float] = {}
+        metrics: dict[str, float | Program] = {}
         self.tokens(document)
         raw = self._process(document, self._prepared[document.key][0], responses)
         for key, value in raw.items():
-            number = _number(value)
+            if isinstance(value, Program):
+                metrics[key] = self._allowed(value)
+                continue
+            number = as_number(value)
             if number is None:
                 continue
             if not math.isfinite(number):
@@ -294,6 +284,13 @@ class Leaf:
                 )
             metrics[key] = number
         return metrics
+
+    def _allowed(self, program: Program) -> Program:
+        if not self._task.get_config("unsafe_code"):
+            raise TaskError(
+                f"task {self.name!r} returns programs; say unsafe_code: true in its YAML"
+            )
+        return program
 
     def _process(
         self, document: Document, built: Sequence[Instance], responses: Sequence[Response]
@@ -355,10 +352,39 @@ class Leaf:
             for i, instance in enumerate(instances)
         ]
         raw = self._process(document, instances, trial)
-        return {key for key, value in raw.items() if _number(value) is not None}
+        return {key for key, value in raw.items() if as_number(value) is not None}
 
 
-def _number(value: Any) -> float | None:
+def as_documents(
+    task: str, contents: Sequence[Mapping[str, Any]], metadata: Mapping[str, Any]
+) -> list[Document]:
+    """Describes documents; ``metadata`` may name their ``stratum`` and ``passage`` fields.
+
+    Raises:
+        TaskError: A document has no such field.
+    """
+    stratum, passage = metadata.get("stratum"), metadata.get("passage")
+    documents = []
+    for index, content in enumerate(contents):
+        for field in (stratum, passage):
+            if field is not None and field not in content:
+                raise TaskError(
+                    f"task {task!r}: metadata names the field {field!r}, but document "
+                    f"{index} has only {', '.join(content)}"
+                )
+        documents.append(
+            Document(
+                index,
+                document_key(content),
+                content,
+                "" if stratum is None else str(content[stratum]),
+                "" if passage is None else str(content[passage]),
+            )
+        )
+    return documents
+
+
+def as_number(value: Any) -> float | None:
     """The value as a float if it is one number, else ``None``."""
     if isinstance(value, (bool, int, float)):
         return float(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from auto_merge.errors import TaskError, nearest
+from auto_merge.evaluation.lm_harness_filters import answer_code
+from auto_merge.evaluation.sandbox import find_sandbox, rules
 from auto_merge.evaluation.subsets import canonical_json, digest
 
 if TYPE_CHECKING:
@@ -23,12 +25,13 @@ _NEUTRAL = {
 }  # fmt: skip
 
 
-def make_factory(cache_dir: Path) -> Any:
-    """Returns lm-eval's task factory with three additions.
+def make_factory(cache_dir: Path, allow_code_execution: bool = False) -> Any:
+    """Returns lm-eval's task factory with four additions.
 
     Relative data files of a task are looked for beside its YAML file, then in the working folder;
-    converted data is kept under ``cache_dir``; and ``factory.sources`` tells, by leaf name, the
-    source text of every task that was built.
+    converted data is kept under ``cache_dir``; ``factory.sources`` tells, by leaf name, the source
+    text of every task that was built; and tasks that run what a model wrote are refused unless they
+    are allowed and can be run safely.
     """
     from lm_eval.tasks._factory import TaskFactory
 
@@ -41,17 +44,55 @@ def make_factory(cache_dir: Path) -> Any:
             self, entry: Entry, overrides: dict[str, Any] | None = None
         ) -> dict[str, Any]:
             # Loading the YAML imports its functions, which is too late to say no.
-            if {**(entry.cfg or {}), **(overrides or {})}.get("unsafe_code"):
-                raise TaskError(
-                    f"task {entry.name!r} executes generated code, which is not supported yet"
-                )
+            executes = runs_code(entry, overrides or {})
+            if executes:
+                check_code_execution(entry.name, executes, allow_code_execution)
             config: dict[str, Any] = super()._load_full_config(entry, overrides)
             if "task" in config and not isinstance(config["task"], list):
-                self.sources[str(config["task"])] = source_text(entry.yaml_path, overrides or {})
+                source = source_text(entry.yaml_path, overrides or {})
+                self.sources[str(config["task"])] = source + rules() if executes else source
                 _place_data(config, entry.yaml_path, cache_dir)
             return config
 
     return Factory()
+
+
+def runs_code(entry: Entry, overrides: Mapping[str, Any]) -> Literal["", "sandbox", "outside"]:
+    """Whether and where a task runs programs that a model wrote; imports none of its functions."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    own = load_yaml(entry.yaml_path, resolve_func=False) if entry.yaml_path else {}
+    # A run's settings may add the mark, but not take it away.
+    if not any(part.get("unsafe_code") for part in (entry.cfg or {}, own, overrides)):
+        return ""
+    return "sandbox" if (own.get("metadata") or {}).get("sandbox") is True else "outside"
+
+
+def check_code_execution(name: str, where: str, allowed: bool) -> None:
+    """Refuses a task that runs programs that a model wrote, unless it is allowed and safe.
+
+    Args:
+        name: Name of the task.
+        where: ``"sandbox"`` or ``"outside"``, see :func:`runs_code`.
+        allowed: Whether the user allowed it.
+
+    Raises:
+        TaskError: It is not allowed, would happen outside the sandbox, or there is no sandbox.
+    """
+    if not allowed:
+        raise TaskError(
+            f"task {name!r} executes generated code, which may do anything a program can; pass "
+            "--allow-code-execution to run it in a sandbox without your files and without network"
+        )
+    if where != "sandbox":
+        raise TaskError(
+            f"task {name!r} executes generated code outside the sandbox; use mbpp and humaneval of "
+            "custom_tasks, or let its process_results return programs, see docs/code_execution.md"
+        )
+    try:
+        find_sandbox()
+    except TaskError as error:
+        raise TaskError(f"task {name!r}: {error}") from error
 
 
 def cache_templates() -> None:
@@ -79,7 +120,7 @@ def source_text(yaml_path: Path | None, overrides: Mapping[str, Any]) -> str:
         for folder in sorted(folders)
         for file in sorted(folder.glob("*.py"))
     ]
-    return canonical_json([config, code])
+    return canonical_json([config, code + answer_code(config)])
 
 
 def _without_folders(value: Any, folders: set[Path]) -> Any:
@@ -140,17 +181,3 @@ def split_documents(task: Any, split: str) -> list[Mapping[str, Any]]:
     process = task.get_config("process_docs")
     documents = task.dataset[split]
     return list(process(documents) if process is not None else documents)
-
-
-def broken_files(folders: Sequence[Path]) -> str:
-    """Says which YAML files of the user's folders cannot be read; lm-eval skips them silently."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    for folder in folders:
-        for file in sorted(folder.rglob("*.yaml")):
-            try:
-                load_yaml(file, resolve_func=False)
-            except Exception as error:  # noqa: BLE001 - any fault of the file is its author's
-                text = " ".join(str(error).split())
-                return f"{file} cannot be read: {text}"
-    return ""

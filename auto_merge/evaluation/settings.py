@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class PythonSource:
+    """An objective that is a Python function, see :mod:`auto_merge.evaluation.python_task`.
+
+    Attributes:
+        file: The Python file.
+        function: Name of the function in it.
+        documents: JSON Lines file with the documents, one object a line.
+        heldout: JSON Lines file with the held-out documents; ``None`` holds out the second half of
+            the permutation of ``documents``.
+        metadata: ``stratum`` and ``passage`` name fields of the documents, as in a task's YAML.
+    """
+
+    file: Path
+    function: str
+    documents: Path
+    heldout: Path | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -17,6 +37,9 @@ class EvaluationSettings:
         include_path: Folders with task YAML files, searched before lm-eval's own tasks.
         overrides: One mapping per objective, in objective order: keys that replace those of the
             task's YAML (``{"test_split": "validation"}``). Empty means none for any.
+        functions: One per objective, in objective order: the Python function that scores it, or
+            ``None`` for a task of lm-eval. Empty means ``None`` for all.
+        allow_code_execution: Whether tasks may run programs that a model wrote, in the sandbox.
         num_fewshot: Few-shot examples of every task that does not say 0; ``None`` keeps the tasks'
             own numbers.
         limit: Upper bound of documents per configured task and split, or a fraction if below 1.
@@ -36,6 +59,8 @@ class EvaluationSettings:
     cache_dir: Path
     include_path: tuple[Path, ...] = ()
     overrides: tuple[Mapping[str, Any], ...] = ()
+    functions: tuple[PythonSource | None, ...] = ()
+    allow_code_execution: bool = False
     num_fewshot: int | None = None
     limit: float | None = None
     holdout_split: str | None = None

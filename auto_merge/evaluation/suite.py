@@ -6,11 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from auto_merge.errors import TaskError
 from auto_merge.evaluation.prompts import Prompter, resolve_max_length
-from auto_merge.evaluation.settings import EvaluationSettings
+from auto_merge.evaluation.python_task import PythonTask
+from auto_merge.evaluation.settings import EvaluationSettings, PythonSource
 from auto_merge.evaluation.subsets import Document, canonical_json, clamp, interleave
 from auto_merge.trial import Objective
 
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 class Slot:
     """A document in the order of its configured task."""
 
-    leaf: Leaf
+    leaf: Leaf | PythonTask
     document: Document
 
 
@@ -46,6 +47,28 @@ class Track:
     objective: Objective
     by_size: bool
     slots: Mapping[Split, tuple[Slot, ...]]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An objective's task as configured."""
+
+    task: str
+    overrides: Mapping[str, Any]
+    function: PythonSource | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Equal for objectives that share a task."""
+        return self.task, canonical_json([self.overrides, str(self.function)])
+
+
+@dataclass(frozen=True)
+class _Members:
+    """A loaded task: how its leaves count, see ``LoadedTask.by_size``, and the leaves."""
+
+    by_size: Mapping[str, bool] | None
+    leaves: Sequence[Leaf | PythonTask]
 
 
 class Suite:
@@ -68,37 +91,52 @@ class Suite:
     def __init__(
         self, objectives: Sequence[Objective], settings: EvaluationSettings, tokenizer: Path
     ) -> None:
-        # They bring torch along, which a light import of this module must not.
-        from auto_merge.evaluation.lm_harness import load_tasks, quiet
+        # It brings torch along, which a light import of this module must not.
+        from auto_merge.evaluation.lm_harness import quiet
 
         self.settings = settings
-        overrides = settings.overrides or ({},) * len(objectives)
-        wanted = {
-            (o.task, canonical_json(extra)): extra
-            for o, extra in zip(objectives, overrides, strict=True)
-        }
-        loaded = load_tasks(
-            [(name, extra) for (name, _), extra in wanted.items()],
-            include_path=settings.include_path,
-            cache_dir=settings.cache_dir,
-        )
+        wanted = _wanted(objectives, settings)
+        distinct = {entry.key: entry for entry in wanted}
+        members = dict(zip(distinct, self._load(list(distinct.values()), tokenizer), strict=True))
         with quiet():
-            self.prompter = _prompter(tokenizer, settings)
-            leaves = {
-                key: (task, self._leaves(task, wanted[key]))
-                for key, task in zip(wanted, loaded, strict=True)
-            }
             # A document may belong to several tasks; held out in one, it is held out in all.
-            proof = {d.key for _, group in leaves.values() for x in group for d in x.parts.heldout}
+            proof = {d.key for m in members.values() for x in m.leaves for d in x.parts.heldout}
             self.tracks = tuple(
-                _track(objective, *leaves[(objective.task, canonical_json(extra))], proof)
-                for objective, extra in zip(objectives, overrides, strict=True)
+                _track(objective, members[entry.key], proof)
+                for objective, entry in zip(objectives, wanted, strict=True)
             )
         for track in self.tracks:
             counts = [len(track.slots[split]) for split in ("search", "heldout")]
             log.info("task %s: %d search and %d held-out documents", track.objective.task, *counts)
 
-    def _leaves(self, task: LoadedTask, overrides: Mapping[str, object]) -> list[Leaf]:
+    def _load(self, wanted: Sequence[_Wanted], tokenizer: Path) -> list[_Members]:
+        """Loads tasks and functions, then the tokenizer; one result per entry, in order."""
+        from auto_merge.evaluation.lm_harness import load_tasks, quiet
+
+        settings = self.settings
+        functions = {
+            entry.key: PythonTask(entry.task, entry.function, settings.seed)
+            for entry in wanted
+            if entry.function is not None
+        }
+        harness = [entry for entry in wanted if entry.function is None]
+        loaded = load_tasks(
+            [(entry.task, entry.overrides) for entry in harness],
+            include_path=settings.include_path,
+            cache_dir=settings.cache_dir,
+            allow_code_execution=settings.allow_code_execution,
+        )
+        by_key = {entry.key: task for entry, task in zip(harness, loaded, strict=True)}
+        with quiet():
+            self.prompter = _prompter(tokenizer, settings)
+            return [
+                _Members(None, [functions[entry.key]])
+                if entry.key in functions
+                else self._members(by_key[entry.key], entry.overrides)
+                for entry in wanted
+            ]
+
+    def _members(self, task: LoadedTask, overrides: Mapping[str, object]) -> _Members:
         from auto_merge.evaluation.lm_harness_leaf import Leaf, PromptSettings
 
         settings = self.settings
@@ -109,7 +147,7 @@ class Suite:
             fewshot_as_multiturn=settings.fewshot_as_multiturn,
             system_instruction=settings.system_instruction,
         )
-        return [
+        leaves = [
             Leaf(
                 leaf,
                 task.sources[name],
@@ -120,6 +158,7 @@ class Suite:
             )
             for name, leaf in task.tasks.items()
         ]
+        return _Members(task.by_size, leaves)
 
     def take(self, track: Track, fidelity: int, split: Split) -> tuple[Slot, ...]:
         """The first ``fidelity`` documents of a task, fewer if it has fewer."""
@@ -147,24 +186,30 @@ class Suite:
         return line
 
 
-def _track(
-    objective: Objective, task: LoadedTask, leaves: Sequence[Leaf], proof: Set[str]
-) -> Track:
+def _wanted(objectives: Sequence[Objective], settings: EvaluationSettings) -> list[_Wanted]:
+    overrides = settings.overrides or ({},) * len(objectives)
+    functions = settings.functions or (None,) * len(objectives)
+    entries = zip(objectives, overrides, functions, strict=True)
+    return [_Wanted(objective.task, extra, function) for objective, extra, function in entries]
+
+
+def _track(objective: Objective, members: _Members, proof: Set[str]) -> Track:
+    task, leaves = objective.task, members.leaves
     for leaf in leaves:
         leaf.check_metric(objective.metric)
     by_size = True
-    if task.by_size is not None:
-        if objective.metric not in task.by_size:
-            known = ", ".join(sorted(task.by_size)) or "nothing"
+    if members.by_size is not None:
+        if objective.metric not in members.by_size:
+            known = ", ".join(sorted(members.by_size)) or "nothing"
             raise TaskError(
-                f"task group {task.name!r} has no mean of {objective.metric!r} over its tasks; "
+                f"task group {task!r} has no mean of {objective.metric!r} over its tasks; "
                 f"its aggregate_metric_list gives: {known}"
             )
-        by_size = task.by_size[objective.metric]
+        by_size = members.by_size[objective.metric]
     search = [[d for d in leaf.parts.search if d.key not in proof] for leaf in leaves]
     if not any(search):
         raise TaskError(
-            f"every search document of task {task.name!r} is held out in another configured task; "
+            f"every search document of task {task!r} is held out in another configured task; "
             "leave one of them out"
         )
     slots: dict[Split, tuple[Slot, ...]] = {
@@ -175,7 +220,7 @@ def _track(
 
 
 def _mixed(
-    leaves: Sequence[Leaf], parts: Sequence[Sequence[Document]], by_size: bool
+    leaves: Sequence[Leaf | PythonTask], parts: Sequence[Sequence[Document]], by_size: bool
 ) -> tuple[Slot, ...]:
     """Documents of all leaves in one order whose every prefix follows the group's weighting."""
     sizes = [len(part) for part in parts]

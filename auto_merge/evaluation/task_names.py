@@ -44,13 +44,28 @@ def check_names(names: Sequence[str], include_path: Sequence[Path]) -> None:
 
 def unknown_task(name: str, own: Collection[str], include_path: Sequence[Path]) -> TaskError:
     """The error for a name that does not exist; suggests from all names, lists only ``own``."""
-    from auto_merge.evaluation.lm_harness_sources import broken_files
-
     everything = {*own, *builtin_folders()}
     close = difflib.get_close_matches(name, everything, n=1, cutoff=0.6)
     hint = nearest(name, everything if close else own)
-    broken = broken_files(include_path)
+    broken = _broken_file(include_path)
     return TaskError(f"unknown task {name!r}{hint}{'; ' if broken else ''}{broken}")
+
+
+def _broken_file(folders: Sequence[Path]) -> str:
+    """Says which file of the user's folders is no YAML; lm-eval skips such files silently."""
+    import yaml
+
+    class AnyTag(yaml.SafeLoader):
+        """Tags such as !function are lm-eval's business."""
+
+    AnyTag.add_multi_constructor("", lambda loader, suffix, node: None)
+    for folder in folders:
+        for file, text in sorted(_yaml_files(folder)):
+            try:
+                yaml.load(text, AnyTag)
+            except yaml.YAMLError as error:
+                return f"{file} cannot be read: {' '.join(str(error).split())}"
+    return ""
 
 
 @cache

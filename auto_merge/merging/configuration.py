@@ -20,6 +20,7 @@ def result_config(
     *,
     tied: bool,
     dtype: str,
+    num_rows: int | None = None,
 ) -> dict[str, Any]:
     """Returns the configuration of a result.
 
@@ -29,6 +30,7 @@ def result_config(
         origins: For each output layer, role and layer that it comes from.
         tied: Whether the output matrix is the embedding matrix.
         dtype: Data type of the result, ``"bfloat16"``.
+        num_rows: Height of embedding and output matrix; ``None`` if it is the donor's.
 
     Raises:
         RecipeError: Layers are moved in a model whose layers differ in kind by position, and its
@@ -37,6 +39,8 @@ def result_config(
     config = without_volatile(dict(donor.config))
     config.pop("torch_dtype", None)
     config |= {"num_hidden_layers": len(origins), "tie_word_embeddings": tied, "dtype": dtype}
+    if num_rows is not None:
+        config["vocab_size"] = num_rows
     moved = [layer for _, layer in origins] != list(range(donor.num_layers))
     if moved and _positional(config) and not config.get("layer_types"):
         raise RecipeError(

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from auto_merge.errors import InvalidWeightsError
+from auto_merge.merging.layout import Reference
 from auto_merge.merging.plan import Step
+from auto_merge.merging.rows import Block, gather
 from auto_merge.methods import kernels
-from auto_merge.methods.base import METHODS, Memo
+from auto_merge.methods.base import METHODS, Call, Memo
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +37,47 @@ def start_step(
     Returns:
         That work, or the count of NaN and infinite elements of the finished ``out``.
     """
-    work = METHODS.get(step.call.method).merge(sources, base, step.call.arguments, out, memo)
+    return _start(step.call, sources, base, out, memo, step.factor)
+
+
+def start_block(
+    block: Block,
+    tensor: Callable[[Reference], torch.Tensor],
+    out: torch.Tensor,
+    memo: Memo,
+) -> Started:
+    """Merges some rows of a tensor into the same rows of ``out``, see :func:`start_step`."""
+    import torch
+
+    sources = [gather(rows, tensor) for rows in block.inputs]
+    base = None if block.base is None else gather(block.base, tensor)
+    if len(block.rows) == 1:
+        ((start, stop),) = block.rows
+        return _start(block.call, sources, base, out[start:stop], memo)
+    # The rows lie apart: they are merged side by side and taken to their places at once.
+    sizes = [stop - start for start, stop in block.rows]
+    merged = torch.empty((sum(sizes), *out.shape[1:]), dtype=out.dtype, device=out.device)
+    started = _start(block.call, sources, base, merged, memo)
+    count = kernels.run([started])[0] if isinstance(started, kernels.Work) else started
+    for (start, stop), part in zip(block.rows, torch.split(merged, sizes), strict=True):
+        out[start:stop] = part
+    return count
+
+
+def _start(
+    call: Call,
+    sources: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    out: torch.Tensor,
+    memo: Memo,
+    factor: float = 1.0,
+) -> Started:
+    work = METHODS.get(call.method).merge(sources, base, call.arguments, out, memo)
     if work is None:
-        if step.factor == 1.0:
+        if factor == 1.0:
             return kernels.count_invalid(out)
         work = kernels.weighted_sum([out], [1.0], out)
-    work = replace(work, factor=kernels.float32(step.factor))
+    work = replace(work, factor=kernels.float32(factor))
     return work if work.is_native else kernels.run([work])[0]
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.folder import INDEX, TOKENIZER_FILES
+from auto_merge.checkpoints.vocab_files import extended_files
 from auto_merge.errors import CheckpointError
-from auto_merge.merging.execute import check_finite, finish, start_step
+from auto_merge.merging.execute import check_finite, finish, start_block, start_step
+from auto_merge.merging.layout import Reference
 from auto_merge.merging.memo import TensorMemo
 from auto_merge.merging.plan import Plan
 from auto_merge.merging.shards import Shard, divide, index_text, write_shard
@@ -57,11 +59,11 @@ def export_model(
     out = out.expanduser().absolute()
     donor = checkpoints[plan.donor].path
     shards = divide([(s.output, s.shape) for s in plan.steps], plan.dtype, shard_bytes)
-    texts = _texts(plan, shards, files)
-    copies = [name for name in _copied_names() if (donor / name).is_file()]
+    texts = _texts(plan, shards, files) | extended_files(donor, plan.added_tokens)
+    copies = [n for n in _copied_names() if (donor / n).is_file() and n not in texts]
     sources = {checkpoint.path for checkpoint in checkpoints.values()}
     with staged_folder(out, overwrite=overwrite, protected=sources) as folder:
-        _check_space(folder, out, shards, [donor / name for name in copies])
+        _check_space(folder, out, shards, texts, [donor / name for name in copies])
         for name in copies:
             shutil.copyfile(donor / name, folder / name)
             _sync(folder / name)
@@ -85,16 +87,25 @@ def merged_tensors(plan: Plan, checkpoints: Mapping[str, Checkpoint]) -> Iterato
     dtype: torch.dtype = getattr(torch, plan.dtype)
     longest = max(math.prod(step.shape) for step in plan.steps)
     scratch = torch.empty(longest, dtype=dtype)
+
+    def tensor(reference: Reference) -> torch.Tensor:
+        role, name = reference
+        return checkpoints[role].tensor(name)
+
     for step in plan.steps:
-        sources = [checkpoints[role].tensor(name) for role, name in step.inputs]
+        sources = [tensor(reference) for reference in step.inputs]
         if step.is_copy and sources[0].dtype == dtype:
             yield sources[0]
             continue
-        base = None if step.base is None else checkpoints[step.base[0]].tensor(step.base[1])
+        base = None if step.base is None else tensor(step.base)
         result = scratch[: math.prod(step.shape)].view(step.shape)
         with torch.no_grad():
-            (count,) = finish([start_step(step, sources, base, result, TensorMemo())])
-        check_finite(step, count)
+            if step.blocks:
+                started = [start_block(b, tensor, result, TensorMemo()) for b in step.blocks]
+            else:
+                started = [start_step(step, sources, base, result, TensorMemo())]
+            counts = finish(started)
+        check_finite(step, sum(counts))
         yield result
 
 
@@ -113,8 +124,11 @@ def _texts(plan: Plan, shards: list[Shard], files: Mapping[str, str]) -> dict[st
     return own | dict(files)
 
 
-def _check_space(folder: Path, out: Path, shards: list[Shard], copies: list[Path]) -> None:
+def _check_space(
+    folder: Path, out: Path, shards: list[Shard], texts: Mapping[str, str], copies: list[Path]
+) -> None:
     needed = sum(shard.nbytes for shard in shards) + sum(file.stat().st_size for file in copies)
+    needed += sum(len(text.encode()) for text in texts.values())
     free = shutil.disk_usage(folder).free
     if needed + _SPARE_BYTES > free:
         raise CheckpointError(

@@ -5,14 +5,14 @@ The layout depends on the models and layer ranges of a recipe, not on its number
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.families import Side
-from auto_merge.checkpoints.vocabulary import differing_tokens
 from auto_merge.errors import CheckpointError, RecipeError, nearest
 from auto_merge.merging.scales import layer_factors
+from auto_merge.merging.vocabularies import MergedVocabulary, merge_vocabularies
 from auto_merge.recipe.model import Recipe, Slice
 
 Reference = tuple[str, str]
@@ -28,11 +28,13 @@ class Slot:
 
     Attributes:
         output: Its name.
-        shape: Its shape, equal to that of every input.
+        shape: Its shape, equal to that of every input except for the rows of ``peers``.
         part: Index of the slice whose method and parameters apply.
         sources: One tensor per source of the slice.
         base: The base model's tensor, ``None`` unless the slice's method needs it.
         factor: What the merged tensor is multiplied with, see :mod:`auto_merge.merging.scales`.
+        peers: If the tensor has a row per token and rows may have to be rearranged: the same
+            tensor of every model whose tokens the result has, see :mod:`auto_merge.merging.rows`.
     """
 
     output: str
@@ -41,6 +43,7 @@ class Slot:
     sources: tuple[Reference, ...]
     base: Reference | None
     factor: float = 1.0
+    peers: tuple[Reference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,23 @@ class Layout:
         slots: The output tensors.
         tied: Whether the result has no output matrix of its own.
         origins: For each output layer, role and layer of the first source.
+        donor: Role of the model that gives configuration and tokenizer.
+        vocabulary: Whose rows go where; ``None`` if all matrices fit as they are.
     """
 
     slots: tuple[Slot, ...]
     tied: bool
     origins: tuple[tuple[str, int], ...]
+    donor: str
+    vocabulary: MergedVocabulary | None
 
 
 def build_layout(
-    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], needs_base: tuple[bool, ...]
+    recipe: Recipe,
+    checkpoints: Mapping[str, Checkpoint],
+    needs_base: tuple[bool, ...],
+    donor: str | None,
+    token_sources: Sequence[str],
 ) -> Layout:
     """Lays out the result of a recipe.
 
@@ -67,16 +78,22 @@ def build_layout(
         recipe: The recipe; its methods and parameters are already checked.
         checkpoints: Role -> opened model.
         needs_base: For each slice, whether its method needs the base model.
+        donor: Role of the model whose tokens come first; default the recipe's base, else the first
+            source.
+        token_sources: Models whose added tokens come next, before those of the sources of the
+            first slice and of the last one.
 
     Raises:
         RecipeError: An unknown role, a layer range outside its model, ranges of unequal length, a
-            missing base, models that differ in layer count, architecture or vocabulary.
+            missing base, models that differ in layer count, architecture or ordinary tokens.
         CheckpointError: A model lacks a tensor, or tensors differ in shape.
     """
     _check_recipe(recipe, checkpoints, needs_base)
-    builder = _Builder(recipe, checkpoints, needs_base)
+    chosen = donor or recipe.base or recipe.slices[0].sources[0].model
+    vocabulary = _vocabulary(recipe, checkpoints, chosen, token_sources)
+    builder = _Builder(recipe, checkpoints, needs_base, vocabulary)
     slots = (*builder.outer("embedding"), *builder.layers(), *builder.outer("head"))
-    return Layout(slots, builder.tied, _origins(recipe))
+    return Layout(slots, builder.tied, _origins(recipe), chosen, vocabulary)
 
 
 class _Builder:
@@ -87,8 +104,10 @@ class _Builder:
         recipe: Recipe,
         checkpoints: Mapping[str, Checkpoint],
         needs_base: tuple[bool, ...],
+        vocabulary: MergedVocabulary | None,
     ) -> None:
         self.recipe = recipe
+        self.vocabulary = vocabulary
         self.checkpoints = checkpoints
         self.bases = [recipe.base if needed else None for needed in needs_base]
         ends = {0, len(recipe.slices) - 1}
@@ -151,13 +170,15 @@ class _Builder:
     def _slot(
         self, output: str, number: int, references: list[Reference], factor: float = 1.0
     ) -> Slot:
+        peers = self._peers(output)
         shapes = []
         for role, name in references:
             info = self.checkpoints[role].tensors.get(name)
             if info is None:
                 path = self.checkpoints[role].path
                 raise CheckpointError(f"model {role!r} ({path}) lacks the tensor {name}")
-            shapes.append(info.shape)
+            height = self.vocabulary.height if self.vocabulary and peers else 0
+            shapes.append((height, *info.shape[1:]) if height else info.shape)
         for (role, name), shape in zip(references, shapes, strict=True):
             if shape != shapes[0]:
                 raise CheckpointError(
@@ -165,7 +186,26 @@ class _Builder:
                     f"{list(shape)} in {role!r}; only models of one shape can be merged"
                 )
         base = references.pop() if self.bases[number] is not None else None
-        return Slot(output, shapes[0], number, tuple(references), base, factor)
+        fitting = tuple(
+            (role, name)
+            for role, name in peers
+            if self.checkpoints[role].tensors[name].shape[1:] == shapes[0][1:]
+        )
+        return Slot(output, shapes[0], number, tuple(references), base, factor, fitting)
+
+    def _peers(self, output: str) -> tuple[Reference, ...]:
+        """The tensors that rows of an output with a row per token may come from."""
+        if self.vocabulary is None:
+            return ()
+        family = self.checkpoints[self.vocabulary.donor].family
+        biases = [head.removesuffix("weight") + "bias" for head in family.heads]
+        if output not in (family.embedding, *family.heads, *biases):
+            return ()
+        found = [
+            (role, self._head_of(role) if output in family.heads else output)
+            for role in self.vocabulary.known
+        ]
+        return tuple((role, name) for role, name in found if name in self.checkpoints[role].tensors)
 
     def _unequal(self, first: tuple[str, int], second: tuple[str, int]) -> CheckpointError:
         tables = [self.checkpoints[role].layer_tensors[layer] for role, layer in (first, second)]
@@ -198,9 +238,20 @@ def _check_recipe(
     leader = recipe.base or recipe.slices[0].sources[0].model
     for role in recipe.models():
         _check_settings(leader, role, checkpoints)
-    ends = {role for end in (0, -1) for role in (s.model for s in recipe.slices[end].sources)}
-    for role in sorted(ends):
-        _check_vocabulary(leader, role, checkpoints)
+
+
+def _vocabulary(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], donor: str, token_sources: Sequence[str]
+) -> MergedVocabulary | None:
+    leader = recipe.slices[0].sources[0].model
+    for role in (donor, *token_sources):
+        if role not in checkpoints:
+            hint = nearest(role, checkpoints)
+            raise RecipeError(f"tokens are wanted of an unknown model {role!r}{hint}")
+        _check_settings(leader, role, checkpoints)
+    ends = [source.model for end in (0, -1) for source in recipe.slices[end].sources]
+    roles = tuple(dict.fromkeys((*token_sources, *ends)))
+    return merge_vocabularies(donor, roles, checkpoints)
 
 
 def _check_slice(part: Slice, place: str, checkpoints: Mapping[str, Checkpoint]) -> None:
@@ -249,16 +300,3 @@ def _check_settings(leader: str, role: str, checkpoints: Mapping[str, Checkpoint
                 f"models {leader!r} and {role!r} differ in {key}: {first.get(key)!r} and "
                 f"{second.get(key)!r}; only models of one architecture can be merged"
             )
-
-
-def _check_vocabulary(leader: str, role: str, checkpoints: Mapping[str, Checkpoint]) -> None:
-    first, second = checkpoints[leader], checkpoints[role]
-    digests = (first.vocabulary_digest, second.vocabulary_digest)
-    if "" in digests or digests[0] == digests[1]:
-        return
-    differing = differing_tokens(first.vocabulary or {}, second.vocabulary or {})
-    shown = ", ".join(repr(token) for token in differing[:3])
-    raise RecipeError(
-        f"models {leader!r} and {role!r} have different vocabularies: {len(differing)} tokens have "
-        f"different ids, the first are {shown}"
-    )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.errors import CheckpointError
-from auto_merge.merging.execute import Started, check_finite, finish, run_jobs, start_step
+from auto_merge.merging.execute import (
+    Started,
+    check_finite,
+    finish,
+    run_jobs,
+    start_block,
+    start_step,
+)
 from auto_merge.merging.inputs import Inputs
 from auto_merge.merging.memo import MemoStore, TensorMemo
 from auto_merge.merging.plan import Plan, Step
@@ -142,17 +149,26 @@ class LiveModel:
         """Fills the buffers of steps; remembers their content only once all of it is finite."""
         import torch
 
-        jobs = []
+        jobs: list[tuple[Step, Callable[[], Started]]] = []
         for step in steps:
             weights.shown.pop(step.output, None)
             self._contents.pop(step.output, None)
             out = self._buffer(step, getattr(torch, dtype))
-            jobs.append(partial(self._merge, step, out, self._memos.of(step.call)))
-        counts = finish(run_jobs(jobs, self._device))
-        for step, count in zip(steps, counts, strict=True):
+            jobs += [(step, job) for job in self._jobs(step, out)]
+        counts = finish(run_jobs([job for _, job in jobs], self._device))
+        for (step, _), count in zip(jobs, counts, strict=True):
             check_finite(step, count)
         self._memos.settle()
         self._contents.update({step.output: step.digest for step in steps})
+
+    def _jobs(self, step: Step, out: torch.Tensor) -> list[Callable[[], Started]]:
+        """What fills the buffer of a step, in parts that do not depend on each other."""
+        if not step.blocks:
+            return [partial(self._merge, step, out, self._memos.of(step.call))]
+        return [
+            partial(start_block, block, self._inputs.get, out, self._memos.of(block.call))
+            for block in step.blocks
+        ]
 
     def _merge(self, step: Step, out: torch.Tensor, memo: TensorMemo) -> Started:
         sources = [self._inputs.get(reference) for reference in step.inputs]

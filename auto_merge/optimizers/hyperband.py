@@ -17,7 +17,8 @@ from auto_merge.optimizers.proposer import (
     plain_value,
 )
 from auto_merge.optimizers.schedule import Schedule, Slot
-from auto_merge.trial import Outcome, Status, Trial, Value
+from auto_merge.statistics.pareto import front
+from auto_merge.trial import Objective, Outcome, Status, Trial, Value, objective_costs
 
 Event = tuple[Literal["ask"], Trial] | tuple[Literal["tell"], int, Outcome]
 """One recorded step: ``("ask", trial)`` or ``("tell", trial index, outcome)``."""
@@ -38,6 +39,9 @@ class HyperbandOptimizer:
         brackets: One Hyperband round, from :func:`~auto_merge.optimizers.fidelity.hyperband_round`.
         initial_design: Start points as ``(label, configuration)``; repeated ones are dropped.
         proposer: Source of all other configurations.
+        objectives: Objectives of a multi-objective run, in the order of the scores; configurations
+            are then compared by their costs per objective. Empty for a run that compares them by
+            the one cost of their outcomes.
     """
 
     def __init__(
@@ -45,7 +49,9 @@ class HyperbandOptimizer:
         brackets: Sequence[Bracket],
         initial_design: Sequence[tuple[str, Mapping[str, Value]]],
         proposer: Proposer,
+        objectives: Sequence[Objective] = (),
     ) -> None:
+        self._objectives = tuple(objectives)
         self._start_points = _start_points(initial_design)
         self._schedule = Schedule(brackets, first_stage=len(self._start_points))
         self._proposer = proposer
@@ -88,18 +94,31 @@ class HyperbandOptimizer:
             self._tell(trial.index, outcome)
 
     def incumbents(self) -> Sequence[Trial]:
-        """Returns the best trial at the highest rung that has a success, by cost, then by number.
+        """Returns the best of the highest rung that has a success.
+
+        One trial, by cost, then by number. With several objectives the Pareto front of that rung,
+        in the same order: the first one is best in the weighted mean. Trials of lower rungs are
+        left out, even where nothing dominates them: with fewer documents the luckiest of many
+        estimates looks better than it is, and a front made of several rungs would fill up with
+        them. (SMAC's rule ``highest_observed_budget`` mixes rungs; with several objectives it fails
+        as soon as two incumbents sit on different ones.)
 
         Empty before the first success.
         """
         with self._lock:
             done = [
-                (-trial.fidelity, self._outcomes[trial.index].cost, trial.config_id, trial)
+                (self._outcomes[trial.index], trial)
                 for trial in self._trials
                 if trial.index in self._outcomes
                 and self._outcomes[trial.index].status is Status.SUCCESS
             ]
-            return [min(done, key=lambda entry: entry[:3])[3]] if done else []
+            top = max((trial.fidelity for _, trial in done), default=0)
+            done = [pair for pair in done if pair[1].fidelity == top]
+            done.sort(key=lambda pair: (pair[0].cost, pair[1].config_id))
+            if not self._objectives:
+                return [trial for _, trial in done[:1]]
+            points = [objective_costs(self._objectives, outcome.scores) for outcome, _ in done]
+            return [done[place][1] for place in front(points)]
 
     def untold(self) -> Sequence[Trial]:
         """Returns the trials that were asked for and have no outcome, in the order of asks."""
@@ -161,12 +180,19 @@ class HyperbandOptimizer:
         trial = self._trials[index]
         self._outcomes[index] = outcome
         success = outcome.status is Status.SUCCESS
+        several = self._objectives and success
+        costs = objective_costs(self._objectives, outcome.scores) if several else ()
         # A configuration climbs, so its latest outcome is the one with the most documents.
         self._history[trial.config_id] = Observation(
-            trial.config_id, trial.configuration, outcome.cost, trial.fidelity, outcome.status
+            trial.config_id,
+            trial.configuration,
+            outcome.cost,
+            trial.fidelity,
+            outcome.status,
+            costs,
         )
-        cost = outcome.cost if success else None
-        self._schedule.record(trial.bracket, trial.stage, trial.config_id, cost)
+        result = (costs or outcome.cost) if success else None
+        self._schedule.record(trial.bracket, trial.stage, trial.config_id, result)
 
     def _next_proposal(self) -> Proposal | None:
         """Takes the next new configuration: a start point, else one from the proposer."""

@@ -30,6 +30,8 @@ class Observation:
         configuration: Active hyperparameters only.
         cost: Its latest estimate: the cost at the highest fidelity that was told;
             :data:`~auto_merge.trial.FAILURE_COST` after a failure, ``None`` while nothing was told.
+        costs: The same estimate per objective of a multi-objective run; empty in other runs, after
+            a failure and while nothing was told.
         fidelity: Documents per task behind ``cost``; 0 while nothing was told.
         status: How that trial ended; ``None`` while nothing was told.
     """
@@ -39,6 +41,7 @@ class Observation:
     cost: float | None = None
     fidelity: int = 0
     status: Status | None = None
+    costs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

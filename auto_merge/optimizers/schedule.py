@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from auto_merge.optimizers.fidelity import Bracket
+from auto_merge.statistics.pareto import ranked
+
+Costs = float | tuple[float, ...]
+"""Result of a trial: one cost, or one per objective; the same kind for all trials of a run."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,32 @@ class _OpenStage:
     free: int = 0
     waiting: deque[int] = field(default_factory=deque)
     untold: int = 0
-    costs: dict[int, float] = field(default_factory=dict)
+    costs: dict[int, Costs] = field(default_factory=dict)
     ranked: bool = False
 
     def complete(self) -> bool:
         return self.free == 0 and not self.waiting and self.untold == 0
+
+    def best_first(self) -> list[int]:
+        """Numbers of the successful configurations, the first to be promoted first."""
+        numbers = sorted(self.costs)
+        points = [
+            (cost,) if isinstance(cost, (int, float)) else cost
+            for cost in (self.costs[number] for number in numbers)
+        ]
+        if points and len(points[0]) == 1:
+            return [number for _, number in sorted(zip(points, numbers, strict=True))]
+        return [numbers[place] for place in ranked(points)]
 
 
 class Schedule:
     """Successive halving with the published batch rule, over an endless series of brackets.
 
     A stage is ranked when all its trials have results; the best ``size`` of the next stage, by cost
-    and then by number, move up. A failed trial never moves up, so a stage may promote fewer. While
-    a bracket waits for results, later brackets are served.
+    and then by number, move up. With several objectives the order is by non-dominated rank, then by
+    crowding distance, then by number, so that what moves up spreads over the front. A failed trial
+    never moves up, so a stage may promote fewer. While a bracket waits for results, later brackets
+    are served.
 
     Args:
         brackets: One Hyperband round, repeated for ever.
@@ -95,7 +112,7 @@ class Schedule:
             stage.waiting.popleft()
         stage.untold += 1
 
-    def record(self, bracket: int, stage: int, config_id: int, cost: float | None) -> None:
+    def record(self, bracket: int, stage: int, config_id: int, cost: Costs | None) -> None:
         """Takes the result of a filled slot; ``cost=None`` marks a failure."""
         place = self._open[bracket][stage]
         place.untold -= 1
@@ -118,8 +135,7 @@ class Schedule:
             return
         stage.ranked = True
         if stage.costs and index + 1 < len(stages):
-            best = sorted(stage.costs, key=lambda config_id: (stage.costs[config_id], config_id))
-            stages[index + 1].waiting.extend(best[: stages[index + 1].size])
+            stages[index + 1].waiting.extend(stage.best_first()[: stages[index + 1].size])
         else:
             del self._open[bracket]
 

@@ -7,7 +7,7 @@ role is the business of whoever holds the recipe (a run's ``models`` section, a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 ScaleMode = Literal["mlp", "hidden"]
@@ -106,3 +106,18 @@ class Recipe:
         if self.base is not None:
             names.append(self.base)
         return tuple(dict.fromkeys(names))
+
+    def renamed(self, names: Mapping[str, str]) -> Recipe:
+        """Returns the recipe with other role names; a name that is not in ``names`` stays."""
+        slices = tuple(
+            replace(
+                part,
+                sources=tuple(
+                    replace(source, model=names.get(source.model, source.model))
+                    for source in part.sources
+                ),
+            )
+            for part in self.slices
+        )
+        base = None if self.base is None else names.get(self.base, self.base)
+        return replace(self, slices=slices, base=base)

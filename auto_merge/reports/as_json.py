@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from auto_merge.reports import summary
-from auto_merge.runs.view import HeldoutRow, RunView
+from auto_merge.reports.trade_off import current_front, hypervolume_steps
+from auto_merge.runs.view import FloorResult, Front, FrontMember, HeldoutRow, RunView
 from auto_merge.trial import TaskScore
 
 
@@ -18,8 +19,10 @@ def status_json(view: RunView) -> dict[str, Any]:
     if steps:
         best = steps[-1]
         incumbent = {**best.row.trial.to_json(), "search_score": best.score}
+    volumes = hypervolume_steps(view)
     return {
         "name": view.name,
+        "multi_objective": view.multi_objective,
         "state": view.state,
         "trials": {
             "finished": len(summary.finished(view)),
@@ -30,6 +33,11 @@ def status_json(view: RunView) -> dict[str, Any]:
         },
         "rungs": list(view.manifest.get("rungs", ())),
         "incumbent": incumbent,
+        "front": [
+            {"trial": row.trial.index, "scores": [_score(score) for score in outcome.scores]}
+            for row, outcome in (current_front(view) if view.multi_objective else ())
+        ],
+        "search_hypervolume": volumes[-1].share if volumes else None,
         "documents": summary.num_documents(view),
         "documents_per_second": summary.documents_per_second(view),
         "active_seconds": view.active_seconds,
@@ -49,6 +57,8 @@ def result_json(view: RunView) -> dict[str, Any] | None:
         "heldout": [_heldout(row) for row in view.final.heldout],
         "num_openings": view.final.num_openings,
         "left_out": list(view.final.left_out),
+        "floors": [_floor(view, result) for result in view.final.floors],
+        "front": None if view.final.front is None else _front(view, view.final.front),
     }
 
 
@@ -66,6 +76,43 @@ def report_json(view: RunView) -> dict[str, Any]:
         "status": status_json(view),
         "result": result_json(view),
         "failures": failures_json(view),
+    }
+
+
+def _front(view: RunView, front: Front) -> dict[str, Any]:
+    return {
+        "members": [_member(view, member) for member in front.members],
+        "best_sources": list(front.rivals),
+        "reference_costs": list(front.reference),
+        "hypervolume": {
+            "num_models": front.size,
+            "heldout": front.hypervolume,
+            "search": front.search_hypervolume,
+            "baselines_heldout": front.baseline_hypervolume,
+            "baselines": list(front.baselines),
+        },
+    }
+
+
+def _member(view: RunView, member: FrontMember) -> dict[str, Any]:
+    return {
+        "trial": member.trial.to_json(),
+        **_heldout(member.row),
+        "search_scores": [_score(score) for score in member.search_scores],
+        "against_best_sources": [item and asdict(item) for item in member.comparisons],
+        "floors": [_floor(view, result) for result in member.floors],
+    }
+
+
+def _floor(view: RunView, result: FloorResult) -> dict[str, Any]:
+    objective = view.objectives[result.place]
+    return {
+        "task": objective.task,
+        "metric": objective.metric,
+        "model": result.model,
+        "margin": result.margin,
+        "comparison": result.comparison and asdict(result.comparison),
+        "verdict": result.verdict,
     }
 
 

@@ -10,20 +10,23 @@ import yaml
 
 from auto_merge.recipe.files import to_yaml
 from auto_merge.reports import plots, summary
+from auto_merge.reports.front_plots import front_plot, hypervolume_curve
 from auto_merge.reports.heatmap import recipe_heatmap
 from auto_merge.reports.svg import palette_css
+from auto_merge.reports.trade_off import floor_text, floor_verdict, rival_names
 from auto_merge.reports.wording import (
     clean,
     count,
     duration,
     interval,
     percent,
+    percent_of_box,
     points,
     signed_points,
     task_label,
     task_score,
 )
-from auto_merge.runs.view import HeldoutRow, RunView
+from auto_merge.runs.view import Front, FrontMember, HeldoutRow, RunView
 from auto_merge.statistics import Importance, parameter_importance
 from auto_merge.trial import Objective, Outcome, Status, Trial
 
@@ -68,6 +71,10 @@ def _content(view: RunView) -> dict[str, Any]:
         "facts": _facts(view),
         "heldout": [_heldout_cells(view.objectives, row) for row in heldout],
         "tasks": [task_label(objective, view.objectives) for objective in view.objectives],
+        "front": _front(view),
+        "front_plot": front_plot(view) if view.multi_objective else "",
+        "floors": _floors(view),
+        "volumes": [hypervolume_curve(view, "documents"), hypervolume_curve(view, "seconds")],
         "forest": plots.forest(heldout),
         "task_plot": plots.task_scores(view.objectives, heldout),
         "openings": _openings(view),
@@ -86,6 +93,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "failures": summary.failure_groups(view),
         "versions": _flat(view.manifest.get("versions")),
         "objectives": [_objective_cells(objective) for objective in view.objectives],
+        "has_floors": any(objective.floor is not None for objective in view.objectives),
         "manifest": _manifest_text(view.manifest),
     }
 
@@ -94,9 +102,11 @@ def _facts(view: RunView) -> list[Fact]:
     facts = []
     if view.final is not None:
         winner, *others = view.final.heldout
+        if view.final.front is not None:
+            facts += _front_facts(view.final.front)
         facts.append(Fact(points(winner.mean), "held-out score", "of 100"))
         rival = summary.best_source(others)
-        if rival is not None and rival.comparison is not None:
+        if view.final.front is None and rival is not None and rival.comparison is not None:
             difference = signed_points(rival.comparison.difference)
             facts.append(Fact(difference, "to the best source", interval(rival.comparison)))
     else:
@@ -116,6 +126,67 @@ def _facts(view: RunView) -> list[Fact]:
     waiting = view.waiting_seconds / view.active_seconds if view.active_seconds > 0 else 0.0
     facts.append(Fact(duration(view.active_seconds), "active time", f"{percent(waiting)} waiting"))
     return facts
+
+
+def _front_facts(front: Front) -> list[Fact]:
+    remark = f"{percent_of_box(front.baseline_hypervolume)} without search" if front.size else ""
+    return [
+        Fact(str(len(front.members)), "on the Pareto front"),
+        Fact(percent_of_box(front.hypervolume), "hypervolume", remark),
+    ]
+
+
+def _front(view: RunView) -> dict[str, Any] | None:
+    """The members of the front as table cells, and what there is to say about them."""
+    front = view.final.front if view.final is not None else None
+    if front is None:
+        return None
+    rivals = rival_names(view)
+    return {
+        "tasks": [
+            (task_label(objective, view.objectives), rival)
+            for objective, rival in zip(view.objectives, rivals, strict=True)
+        ],
+        "members": [_member_cells(view, member) for member in front.members],
+        "floors": any(member.floors for member in front.members),
+        "size": front.size,
+        "hypervolume": percent_of_box(front.hypervolume),
+        "search_hypervolume": percent_of_box(front.search_hypervolume),
+        "baseline_hypervolume": percent_of_box(front.baseline_hypervolume),
+        "baselines": ", ".join(clean(label) for label in front.baselines),
+    }
+
+
+def _member_cells(view: RunView, member: FrontMember) -> dict[str, Any]:
+    pairs = zip(view.objectives, member.row.scores, member.comparisons, strict=True)
+    return {
+        "label": clean(member.row.label),
+        "origin": clean(member.trial.origin),
+        "mean": points(member.row.mean),
+        "cells": [
+            {
+                "score": task_score(objective, score),
+                "interval": "" if compared is None else interval(compared),
+                "verdict": "" if compared is None else compared.verdict,
+            }
+            for objective, score, compared in pairs
+        ],
+        "floors": floor_verdict(member),
+    }
+
+
+def _floors(view: RunView) -> list[dict[str, str]]:
+    """The floors of the exported model."""
+    if view.final is None:
+        return []
+    return [
+        {
+            "text": floor_text(view.objectives, result),
+            "verdict": result.verdict,
+            "interval": "" if result.comparison is None else interval(result.comparison),
+        }
+        for result in view.final.floors
+    ]
 
 
 def _heldout_cells(objectives: Sequence[Objective], row: HeldoutRow) -> dict[str, Any]:
@@ -154,6 +225,11 @@ def _origin(view: RunView) -> str:
     if view.final is not None:
         trial = view.final.trial
         origin = f", proposed by {clean(trial.origin)}" if trial.origin else ""
+        if view.final.front is not None:
+            return (
+                f"Trial {trial.index}{origin}: the member of the front with the best mean on all "
+                "search documents."
+            )
         return (
             f"Trial {trial.index}{origin}: of the best trials at the highest rung and below it "
             "the one with the best score on all search documents."
@@ -215,13 +291,14 @@ def _trial_cells(trial: Trial, outcome: Outcome) -> dict[str, str]:
 
 
 def _objective_cells(objective: Objective) -> list[str]:
-    low, high = objective.bounds
+    (low, high), floor = objective.bounds, objective.floor
     return [
         clean(objective.task),
         clean(objective.metric),
         objective.direction,
         f"{low:g} to {high:g}",
         f"{objective.weight:g}",
+        *([f"{floor.margin:g} worse than {clean(floor.model)}"] if floor is not None else []),
     ]
 
 

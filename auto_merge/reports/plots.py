@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from auto_merge.reports import summary
@@ -38,18 +38,23 @@ from auto_merge.trial import Objective, Outcome
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Budget = Literal["documents", "seconds"]
 WIDE = 8.8
 HALF = 5.2
 _VERDICT_COLOUR = {"better": BLUE, "worse": ORANGE, "not distinguishable": GREY}
 _VERDICT_MARKER = {"better": "o", "worse": "s", "not distinguishable": "D"}
 _RUNG_COLOURS = (GREY, AMBER, GREEN, PURPLE)
-_MARKERS = ("s", "D", "^", "v", "P", "X", "<", "h")
-_COLOURS = (ORANGE, GREEN, PURPLE, AMBER, GREY, INK)
+MARKERS = ("s", "D", "^", "v", "P", "X", "<", "h")
+COLOURS = (ORANGE, GREEN, PURPLE, AMBER, GREY, INK)
+BUDGET_LABEL: Mapping[Budget, str] = {
+    "documents": "newly scored documents, all tasks together",
+    "seconds": "active seconds",
+}
 MAX_PARAMETERS = 15
 FEW_CONFIGURATIONS = 50
 
 
-def best_so_far(view: RunView, against: Literal["documents", "seconds"]) -> str:
+def best_so_far(view: RunView, against: Budget) -> str:
     """Search score of the incumbent while the budget is spent, and of every successful trial."""
     rows = summary.successes(view)
     if not rows:
@@ -64,19 +69,15 @@ def best_so_far(view: RunView, against: Literal["documents", "seconds"]) -> str:
                 picture, of_rung, against, _rung_colour(place, len(rungs)), f"rung-{rung}"
             )
         steps = summary.best_so_far(view)
-        places = [_place(step.row, against) for step in steps]
-        places.append(max(_place(row, against) for row, _ in rows))
+        places = [spent(step.row, against) for step in steps]
+        places.append(max(spent(row, against) for row, _ in rows))
         scores = [100 * step.score for step in steps]
         axes.step(places, [*scores, scores[-1]], where="post", color=INK, label="best so far")
-        axes.set_xlabel(
-            "newly scored documents, all tasks together"
-            if against == "documents"
-            else "active seconds"
-        )
+        axes.set_xlabel(BUDGET_LABEL[against])
         axes.set_ylabel("search score")
         axes.set_xlim(left=-0.02 * places[-1])
         axes.grid(axis="y")
-        _thousands(axes)
+        thousands(axes)
         _history_legend(picture, rungs)
     return picture.svg
 
@@ -143,7 +144,7 @@ def task_scores(objectives: Sequence[Objective], rows: Sequence[HeldoutRow]) -> 
         axes = picture.axes
         winner, *others = rows
         for place, row in enumerate(others):
-            marker, colour = _MARKERS[place % len(_MARKERS)], _COLOURS[place % len(_COLOURS)]
+            marker, colour = MARKERS[place % len(MARKERS)], COLOURS[place % len(COLOURS)]
             _task_points(picture, objectives, row, f"tasks-{place}", marker, colour, 42)
         _task_points(picture, objectives, winner, "tasks-best", "o", BLUE, 90)
         labels = [short(task_label(item, tuple(objectives)), 36) for item in objectives]
@@ -209,7 +210,7 @@ def _rung_colour(place: int, num_rungs: int) -> str:
 def _trial_points(
     picture: Drawing,
     rows: Sequence[tuple[TrialRow, Outcome]],
-    against: Literal["documents", "seconds"],
+    against: Budget,
     colour: str,
     name: str,
 ) -> None:
@@ -220,7 +221,7 @@ def _trial_points(
             continue
         group = f"{name}-start" if start else name
         picture.axes.scatter(
-            [_place(row, against) for row, _ in of_kind],
+            [spent(row, against) for row, _ in of_kind],
             [100 * (1 - outcome.cost) for _, outcome in of_kind],
             s=20,
             marker=marker,
@@ -263,7 +264,8 @@ def _tooltip(row: TrialRow, outcome: Outcome) -> str:
     return f"trial {row.trial.index}: {points(1 - outcome.cost)} on {documents}{origin}"
 
 
-def _place(row: TrialRow, against: Literal["documents", "seconds"]) -> float:
+def spent(row: TrialRow, against: Budget) -> float:
+    """What the run had spent when the trial was told."""
     return row.documents if against == "documents" else row.active_seconds
 
 
@@ -298,7 +300,8 @@ def _task_points(
     ]
 
 
-def _thousands(axes: Axes) -> None:
+def thousands(axes: Axes) -> None:
+    """Few round numbers with separators on the axis of what was spent."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(6))

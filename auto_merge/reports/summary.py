@@ -7,11 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from auto_merge.reports.trade_off import (
+    SOURCE,
+    floor_sentences,
+    front_sentence,
+    told,
+)
 from auto_merge.reports.wording import clean, count, interval, points, signed_points
 from auto_merge.runs.view import HeldoutRow, RunView, TrialRow
 from auto_merge.trial import Outcome, Status, Trial
 
-_SOURCE = "source: "
 _INITIAL = "initial design"
 
 
@@ -51,7 +56,7 @@ def finished(view: RunView) -> list[tuple[TrialRow, Outcome]]:
 
 def successes(view: RunView) -> list[tuple[TrialRow, Outcome]]:
     """The successful part of :func:`finished`."""
-    return [pair for pair in finished(view) if pair[1].status is Status.SUCCESS]
+    return told(view)
 
 
 def successes_as_trials(view: RunView) -> list[tuple[Trial, Outcome]]:
@@ -141,7 +146,7 @@ def status_counts(view: RunView) -> dict[str, int]:
 
 def best_source(rows: Sequence[HeldoutRow]) -> HeldoutRow | None:
     """The source that does best on the held-out documents, the hardest one to beat."""
-    sources = [row for row in rows if row.label.startswith(_SOURCE)]
+    sources = [row for row in rows if row.label.startswith(SOURCE)]
     return max(sources, key=lambda row: row.mean, default=None)
 
 
@@ -154,19 +159,30 @@ def headline_sentences(view: RunView) -> list[str]:
     """The sentences of :func:`headline`, the most important one first."""
     if view.final is not None:
         winner, *others = view.final.heldout
-        sentences = [_against_best_source(winner, others), _baselines(others), _start_point(view)]
-        return [sentence for sentence in sentences if sentence]
+        subject = "The merged model"
+        if view.final.front is not None:
+            subject = "The member of the front with the best mean"
+        sentences = [
+            _against_best_source(subject, winner, others),
+            _baselines(others),
+            *floor_sentences(view),
+            _start_point(view),
+        ]
+        # A front is the result of its search; the one model that is exported comes after it.
+        return [sentence for sentence in (front_sentence(view), *sentences) if sentence]
     steps = best_so_far(view)
     doing = {"running": "The search is running", "stopped": "The search was stopped"}.get(
         view.state, "The search is complete without a result"
     )
     if steps:
         best = steps[-1]
-        return [
+        sentences = [
             f"{doing}: the best model so far scores {points(best.score)} on search documents "
             f"({best.row.trial.fidelity:,} per task).",
+            front_sentence(view),
             "Held-out documents have not been opened.",
         ]
+        return [sentence for sentence in sentences if sentence]
     groups = failure_groups(view)
     if not groups:
         return [f"{doing}: no trial has finished yet."]
@@ -176,12 +192,12 @@ def headline_sentences(view: RunView) -> list[str]:
     return [f"{doing}: {trials} failed.", f"Most often: {reason}"]
 
 
-def _against_best_source(winner: HeldoutRow, others: Sequence[HeldoutRow]) -> str:
-    text = f"The merged model scores {points(winner.mean)} on held-out documents"
+def _against_best_source(subject: str, winner: HeldoutRow, others: Sequence[HeldoutRow]) -> str:
+    text = f"{subject} scores {points(winner.mean)} on held-out documents"
     rival = best_source(others)
     if rival is None or rival.comparison is None:
         return f"{text}; it was compared with no source."
-    name = clean(rival.label.removeprefix(_SOURCE))
+    name = clean(rival.label.removeprefix(SOURCE))
     comparison = rival.comparison
     if comparison.verdict == "not distinguishable":
         text += (
@@ -199,10 +215,13 @@ def _against_best_source(winner: HeldoutRow, others: Sequence[HeldoutRow]) -> st
 
 
 def _baselines(others: Sequence[HeldoutRow]) -> str:
-    """How the winner stands against everything that is not a source."""
+    """How the winner stands against everything that is not a source.
+
+    Of single scales only against the best one.
+    """
     named: dict[str, list[str]] = {}
     for row in others:
-        if row.comparison is not None and not row.label.startswith(_SOURCE):
+        if row.comparison is not None and not row.label.startswith((SOURCE, "single scale")):
             name = re.sub(r" \((.*)\)$", r" \1", clean(row.label))
             part = f"the {name} ({signed_points(row.comparison.difference)})"
             named.setdefault(row.comparison.verdict, []).append(part)

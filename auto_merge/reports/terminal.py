@@ -11,22 +11,26 @@ from rich.table import Table
 from rich.text import Text
 
 from auto_merge.reports import summary
+from auto_merge.reports.trade_off import floor_text, rival_names
 from auto_merge.reports.wording import (
     clean,
     count,
     duration,
     interval,
     percent,
+    percent_of_box,
     points,
     signed_points,
     task_label,
     task_score,
 )
-from auto_merge.runs.view import HeldoutRow, RunView
+from auto_merge.runs.view import Front, FrontMember, HeldoutRow, RunView
 from auto_merge.trial import Objective
 
 _VERDICT_STYLE = {"better": "green", "worse": "red", "not distinguishable": "yellow"}
 _NAME_WIDTH = 26
+_MEMBER_WIDTH = 10
+_FRONT_CELL = 22
 
 
 def print_report(view: RunView, console: Console) -> None:
@@ -63,7 +67,10 @@ def result_tables(view: RunView, width: int = 80) -> RenderableType | None:
     if view.final is None:
         return None
     rows = view.final.heldout
-    parts: list[RenderableType] = [_comparison_table(rows)]
+    parts: list[RenderableType] = []
+    if view.final.front is not None:
+        parts += _front_parts(view, view.final.front, width)
+    parts.append(_comparison_table(rows))
     if len(view.objectives) > 1:
         parts += [
             _task_table(view.objectives, columns, rows)
@@ -73,8 +80,60 @@ def result_tables(view: RunView, width: int = 80) -> RenderableType | None:
     opened = "once" if openings == 1 else count(openings, "time")
     note = "gap: search score minus held-out score. best - model: difference with 95 % interval."
     parts.append(Text(f"{note} Held-out documents were opened {opened}.", style="dim"))
+    parts += [
+        Text(f"best {result.verdict}: {floor_text(view.objectives, result)}")
+        for result in view.final.floors
+    ]
     parts += [Text(f"left out: {clean(item)}") for item in view.final.left_out]
     return Group(*parts)
+
+
+def _front_parts(view: RunView, front: Front, width: int) -> list[RenderableType]:
+    """Members with their scores, and intervals of the differences to the best sources."""
+    groups = _column_groups(view.objectives, width, _MEMBER_WIDTH, _FRONT_CELL)
+    parts: list[RenderableType] = [_front_table(view, front, columns) for columns in groups]
+    note = (
+        "In brackets the difference to the best source of the task; these 95 % intervals hold "
+        "for all members and tasks at once."
+    )
+    parts.append(Text(note, style="dim"))
+    if front.size:
+        covered = (
+            f"held-out hypervolume of {count(front.size, 'member')}: "
+            f"{percent_of_box(front.hypervolume)} (on search documents "
+            f"{percent_of_box(front.search_hypervolume)}); "
+            f"of {count(front.size, 'baseline')}: {percent_of_box(front.baseline_hypervolume)}"
+        )
+        parts.append(Text(covered))
+    return parts + [
+        Text(f"{clean(member.row.label)} {result.verdict}: {floor_text(view.objectives, result)}")
+        for member in front.members[1:]
+        for result in member.floors
+        if result.verdict != "kept"
+    ]
+
+
+def _front_table(view: RunView, front: Front, columns: Sequence[int]) -> Table:
+    table = _table("Pareto front on held-out documents")
+    table.add_column("member", no_wrap=True)
+    for place in columns:
+        rival = rival_names(view)[place]
+        label = task_label(view.objectives[place], view.objectives)
+        against = f"\nvs {rival}" if rival else ""
+        table.add_column(Text(label + against), justify="right", max_width=_FRONT_CELL)
+    for member in front.members:
+        cells = [_front_cell(view, member, place) for place in columns]
+        style = "bold" if member.trial.index == front.members[0].trial.index else ""
+        table.add_row(Text(member.row.label), *cells, style=style)
+    return table
+
+
+def _front_cell(view: RunView, member: FrontMember, place: int) -> Text:
+    text = Text(task_score(view.objectives[place], member.row.scores[place]))
+    compared = member.comparisons[place]
+    if compared is not None:
+        text.append(f" ({interval(compared)})", style=_VERDICT_STYLE[compared.verdict])
+    return text
 
 
 def failures_table(view: RunView) -> Table | None:
@@ -161,15 +220,24 @@ def _comparison_cells(row: HeldoutRow) -> list[Text]:
     return [Text(difference), Text(verdict, style=_VERDICT_STYLE[verdict])]
 
 
-def _column_groups(objectives: tuple[Objective, ...], width: int) -> Iterator[list[int]]:
-    """Splits tasks into groups whose columns fit beside the model names."""
+def _column_groups(
+    objectives: tuple[Objective, ...], width: int, names: int = _NAME_WIDTH, least: int = 6
+) -> Iterator[list[int]]:
+    """Splits tasks into groups whose columns fit beside the model names.
+
+    Args:
+        objectives: The tasks.
+        width: Columns available.
+        names: Columns that names take.
+        least: Columns that a cell takes at least.
+    """
     group: list[int] = []
-    used = _NAME_WIDTH + 4
+    used = names + 4
     for place, objective in enumerate(objectives):
-        needed = min(max(cell_len(task_label(objective, objectives)), 6), 20) + 2
+        needed = max(min(cell_len(task_label(objective, objectives)), 20), least) + 2
         if group and used + needed > width:
             yield group
-            group, used = [], _NAME_WIDTH + 4
+            group, used = [], names + 4
         group.append(place)
         used += needed
     yield group

@@ -79,6 +79,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
+def percent_of_box(share: float) -> str:
+    """A hypervolume: ``0.4312`` is ``"43.1 %"``."""
+    return f"{points(share)} %"
+
+
 def number(value: object) -> str:
     """A hyperparameter or recipe value in at most four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else clean(str(value))

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from auto_merge.recipe import files
 from auto_merge.recipe.model import Recipe
 from auto_merge.runs.store import Clock, Event, RunStore
-from auto_merge.runs.view import Final, HeldoutRow, RunView, TrialRow
+from auto_merge.runs.view import (
+    Final,
+    FloorResult,
+    Front,
+    FrontMember,
+    HeldoutRow,
+    RunView,
+    TrialRow,
+)
 from auto_merge.statistics import Comparison
-from auto_merge.trial import Objective, TaskScore, Trial
+from auto_merge.trial import Floor, Objective, TaskScore, Trial
 
 LIMITS_FACT = "limits"
 FINAL_FACT = "final"
 OPENINGS_FACT = "held-out openings"
 INCUMBENT_FACT = "incumbent recipe"
 CLOCK_FACT = "clock"
+REFERENCE_FACT = "reference point"
 DELIVERED_FACT = "delivered"
 """What was delivered last: number of tells and limits. A run is complete if both still hold."""
 
@@ -44,6 +53,7 @@ def view(store: RunStore) -> RunView:
         waiting_seconds=clock.waiting_seconds,
         final=final_from_data(final) if concluded else None,
         incumbent_recipe=None if incumbent is None else _recipe(incumbent),
+        reference=tuple(store.fact(REFERENCE_FACT, ())),
     )
 
 
@@ -58,8 +68,17 @@ def last_clock(store: RunStore, events: Sequence[Event]) -> Clock:
 
 def objectives(manifest: Mapping[str, Any]) -> tuple[Objective, ...]:
     """The objectives as the manifest records them."""
-    return tuple(
-        Objective(**{**item, "bounds": tuple(item["bounds"])}) for item in manifest["objectives"]
+    return tuple(_objective(item) for item in manifest["objectives"])
+
+
+def _objective(data: Mapping[str, Any]) -> Objective:
+    floor = data.get("floor")
+    return Objective(
+        **{
+            **data,
+            "bounds": tuple(data["bounds"]),
+            "floor": None if floor is None else Floor(**floor),
+        }
     )
 
 
@@ -72,6 +91,8 @@ def final_to_data(final: Final, num_trials: int) -> dict[str, Any]:
         "heldout": [asdict(row) for row in final.heldout],
         "num_openings": final.num_openings,
         "left_out": list(final.left_out),
+        "floors": [asdict(result) for result in final.floors],
+        "front": None if final.front is None else _front_to_data(final.front),
     }
 
 
@@ -83,17 +104,61 @@ def final_from_data(data: Mapping[str, Any]) -> Final:
         heldout=tuple(_heldout_row(row) for row in data["heldout"]),
         num_openings=data["num_openings"],
         left_out=tuple(data.get("left_out", ())),
+        floors=_floors(data.get("floors", ())),
+        front=_front_from_data(data["front"]) if data.get("front") else None,
     )
 
 
+def _front_to_data(front: Front) -> dict[str, Any]:
+    members = [
+        {
+            "trial": member.trial.to_json(),
+            "recipe": files.to_data(member.recipe),
+            "row": asdict(member.row),
+            "search_scores": [asdict(score) for score in member.search_scores],
+            "comparisons": [item and asdict(item) for item in member.comparisons],
+            "floors": [asdict(result) for result in member.floors],
+        }
+        for member in front.members
+    ]
+    plain = {item.name: getattr(front, item.name) for item in fields(front)}
+    return {**plain, "members": members}
+
+
+def _front_from_data(data: Mapping[str, Any]) -> Front:
+    lists = {name: tuple(data[name]) for name in ("rivals", "reference", "baselines")}
+    members = tuple(
+        FrontMember(
+            trial=Trial(**member["trial"]),
+            recipe=_recipe(member["recipe"]),
+            row=_heldout_row(member["row"]),
+            search_scores=tuple(TaskScore(**score) for score in member["search_scores"]),
+            comparisons=tuple(_comparison(item) for item in member["comparisons"]),
+            floors=_floors(member["floors"]),
+        )
+        for member in data["members"]
+    )
+    return Front(**{**data, **lists, "members": members})
+
+
+def _floors(data: Sequence[Mapping[str, Any]]) -> tuple[FloorResult, ...]:
+    return tuple(
+        FloorResult(**{**result, "comparison": _comparison(result["comparison"])})
+        for result in data
+    )
+
+
+def _comparison(data: Mapping[str, Any] | None) -> Comparison | None:
+    return None if data is None else Comparison(**data)
+
+
 def _heldout_row(row: Mapping[str, Any]) -> HeldoutRow:
-    comparison = row["comparison"]
     return HeldoutRow(
         label=row["label"],
         scores=tuple(TaskScore(**score) for score in row["scores"]),
         mean=row["mean"],
         search_mean=row["search_mean"],
-        comparison=None if comparison is None else Comparison(**comparison),
+        comparison=_comparison(row["comparison"]),
     )
 
 

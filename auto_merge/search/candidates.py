@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
+from auto_merge.errors import RecipeError
 from auto_merge.merging.plan import Plan, build_plan
 from auto_merge.recipe.model import Recipe
 
@@ -31,6 +32,7 @@ class Workbench:
         in_memory: Merge into the resident model; otherwise every candidate is exported to a
             temporary folder and loaded from there.
         scratch: Where temporary exports go.
+        max_layers: Deeper recipes are refused; ``None`` for any depth.
     """
 
     def __init__(
@@ -41,17 +43,27 @@ class Workbench:
         dtype: str,
         in_memory: bool = True,
         scratch: Path | None = None,
+        max_layers: int | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self.device = device
         self.dtype = dtype
         self._in_memory = in_memory
         self._scratch = scratch
+        self._max_layers = max_layers
         self._live: LiveModel | None = None
         self.merge_seconds = 0.0
 
     def plan(self, recipe: Recipe) -> Plan:
-        """Plans the recipe; see :func:`auto_merge.merging.plan.build_plan` for errors."""
+        """Plans the recipe.
+
+        Raises:
+            RecipeError: It is too deep, or as :func:`auto_merge.merging.plan.build_plan` says.
+        """
+        if self._max_layers is not None and recipe.num_layers > self._max_layers:
+            raise RecipeError(
+                f"{recipe.num_layers} layers are more than the {self._max_layers} that are allowed"
+            )
         return build_plan(recipe, self.checkpoints, dtype=self.dtype)
 
     def candidate(self, recipe: Recipe) -> PlannedCandidate:

@@ -1,4 +1,4 @@
-"""The end of a search: choose on search documents, then open the held-out documents once.
+"""The end of a single-objective search: choose on search documents, then open the held-out ones.
 
 The winner and the scale of the best single-scale merge are chosen on search documents alone. Only
 then are winner, sources and averages scored on the held-out documents and compared in pairs.
@@ -15,12 +15,12 @@ from auto_merge.errors import AutoMergeError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.evaluation.scores import DocumentScores
 from auto_merge.recipe.model import Recipe
-from auto_merge.runs.view import Final, HeldoutRow, RunView
+from auto_merge.runs.view import Final, FloorResult, HeldoutRow, RunView
 from auto_merge.search.baselines import SINGLE_SCALES, Cast
 from auto_merge.search.candidates import Workbench
 from auto_merge.search.worker import NOT_THE_TRIALS_FAULT, one_line
 from auto_merge.statistics import Comparison, PairedTask, paired_comparison
-from auto_merge.trial import Objective, Status, TaskScore, Trial, scalar_cost
+from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,28 @@ def finalists(view: RunView, count: int = 4) -> list[Trial]:
     Raises:
         AutoMergeError: No trial succeeded.
     """
+    good = latest_successes(view)
+    top = max(trial.fidelity for trial, _ in good)
+    above = [trial for trial, _ in good if trial.fidelity == top]
+    below = [trial for trial, _ in good if trial.fidelity < top]
+    return above[:count] + below[:count]
+
+
+def latest_successes(view: RunView) -> list[tuple[Trial, Outcome]]:
+    """The latest trial of every configuration, if it succeeded; by cost, then by number.
+
+    Raises:
+        AutoMergeError: No trial succeeded.
+    """
     latest = {row.trial.config_id: row for row in view.trials if row.outcome is not None}
-    good = sorted(
-        (row.outcome.cost, row.trial.index, row.trial)
+    good = [
+        (row.trial, row.outcome)
         for row in latest.values()
         if row.outcome is not None and row.outcome.status is Status.SUCCESS
-    )
+    ]
     if not good:
         raise AutoMergeError(f"run {view.name!r}: no trial succeeded, so there is no best model")
-    top = max(trial.fidelity for _, _, trial in good)
-    above = [trial for _, _, trial in good if trial.fidelity == top]
-    below = [trial for _, _, trial in good if trial.fidelity < top]
-    return above[:count] + below[:count]
+    return sorted(good, key=lambda pair: (pair[1].cost, pair[0].index))
 
 
 class Conclusion:
@@ -108,6 +118,7 @@ class Conclusion:
         self._announce = announce
         self._on_progress = on_progress
         self._left_out: list[str] = []
+        self._floor_scores: dict[str, Sequence[TaskScore] | None] = {}
 
     def conclude(self, winner: Finalist, num_openings: int) -> Final:
         """Compares the winner with sources and averages on held-out documents.
@@ -148,35 +159,79 @@ class Conclusion:
             for item, mean, found in scored
         )
         return Final(
-            winner.trial, winner.recipe, rows, num_openings, tuple(dict.fromkeys(self._left_out))
+            winner.trial,
+            winner.recipe,
+            rows,
+            num_openings,
+            tuple(dict.fromkeys(self._left_out)),
+            self._floors(best, [item for item, _, _ in scored]),
         )
 
     def choose(self, finalists: Sequence[Finalist]) -> Finalist:
         """Scores every finalist on all search documents; the best mean wins, a tie the first.
 
+        One whose score there lies below a floor ranks behind those that keep more floors.
+
         Raises:
             Interrupted: Asked to stop.
             AutoMergeError: None of them can be scored.
         """
-        best: tuple[float, Finalist] | None = None
+        best: tuple[tuple[int, float], Finalist] | None = None
         for one in finalists:
-            mean = self._search_mean(Contender(f"trial {one.trial.index}", one.recipe))
-            if mean is not None and (best is None or mean > best[0]):
-                best = mean, one
+            found = self._attempt(Contender(f"trial {one.trial.index}", one.recipe), "search")
+            if found is None:
+                continue
+            rank = -self._num_missed(found), self._mean(found)
+            if best is None or rank > best[0]:
+                best = rank, one
         if best is None:
             raise AutoMergeError("none of the best trials can be scored on all search documents")
         return best[1]
 
+    def _num_missed(self, scores: Sequence[TaskScore]) -> int:
+        """Number of floors that a model with these scores on all search documents falls below."""
+        missed = 0
+        for place, objective in enumerate(self._objectives):
+            if objective.floor is None:
+                continue
+            model = objective.floor.model
+            if model not in self._floor_scores:
+                alone = Contender(f"source: {model}", self._cast.single_model(model))
+                self._floor_scores[model] = self._attempt(alone, "search")
+            limit = self._floor_scores[model]
+            if limit is not None:
+                lost = objective.goodness(limit[place].mean) - objective.goodness(
+                    scores[place].mean
+                )
+                missed += lost > objective.scaled_margin() + _ROUNDING
+        return missed
+
+    def _floors(self, item: Contender, scored: Sequence[Contender]) -> tuple[FloorResult, ...]:
+        """Judges a model on held-out documents; ``scored`` are the models that were scored."""
+        results = []
+        for place, objective in enumerate(self._objectives):
+            if objective.floor is None:
+                continue
+            model = objective.floor.model
+            alone = self._cast.single_model(model)
+            comparison = None
+            if any(other.recipe == alone for other in scored):
+                tasks = self._paired_tasks(place, item, Contender(model, alone))
+                comparison = paired_comparison(tasks)
+            results.append(FloorResult(place, model, objective.scaled_margin(), comparison))
+        return tuple(results)
+
     def _references(self) -> list[Contender]:
+        return self._unsearched() + ([self._best_single_scale()] if self._cast.base else [])
+
+    def _unsearched(self) -> list[Contender]:
+        """Sources, base and average: models without a parameter that could be chosen."""
         cast = self._cast
         singles = [(f"source: {model}", model) for model in cast.models]
         if cast.base is not None:
             singles.append(("base", cast.base))
         contenders = [Contender(label, cast.single_model(model)) for label, model in singles]
-        contenders.append(Contender("uniform average", cast.uniform_average()))
-        if cast.base is not None:
-            contenders.append(self._best_single_scale())
-        return contenders
+        return [*contenders, Contender("uniform average", cast.uniform_average())]
 
     def _best_single_scale(self) -> Contender:
         """The scale with the best search score.
@@ -235,19 +290,24 @@ class Conclusion:
         return 1.0 - scalar_cost(self._objectives, scores)
 
     def _compare(self, winner: Contender, other: Contender) -> Comparison:
-        first, second = (
-            self._evaluator.document_scores(
-                self._workbench.candidate(item.recipe), self._heldout_fidelity, "heldout"
-            )
-            for item in (winner, other)
+        return compare(self._objectives, self._documents(winner), self._documents(other))
+
+    def _paired_tasks(self, place: int, one: Contender, other: Contender) -> list[PairedTask]:
+        """Held-out documents of one objective, one model minus the other."""
+        mine, theirs = self._documents(one)[place], self._documents(other)[place]
+        return list(_paired(self._objectives[place], mine, theirs))
+
+    def _documents(self, item: Contender) -> Sequence[DocumentScores]:
+        return self._evaluator.document_scores(
+            self._workbench.candidate(item.recipe), self._heldout_fidelity, "heldout"
         )
-        return compare(self._objectives, first, second)
 
 
 _PROMISING_SCALES = 4
 MOST_SEARCHED = 8 + _PROMISING_SCALES + 2
 """Models at most that the conclusion scores on all search documents, beside the references."""
 _DOCUMENTS = {"search": "search", "heldout": "held-out"}
+_ROUNDING = 1e-9
 
 
 def compare(

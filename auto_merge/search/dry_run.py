@@ -21,6 +21,7 @@ from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
 from auto_merge.search.scoring import build_evaluator, resolve_device
 from auto_merge.search.setup import Setup, prepare
+from auto_merge.search.spaces import strategy_alone
 
 _WARM_UP, _TIMED = 2, 16
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -130,6 +131,7 @@ def dry_run(config: RunConfig) -> DryRun:
         checked.append(f"{len(objectives)} task metrics and their documents")
     else:
         not_checked.append("tasks and their documents")
+    num_hyperparameters = _num_hyperparameters(config, setup, checked)
     stages = brackets(config, top)
     limits = limits_of(config)
     return DryRun(
@@ -144,7 +146,7 @@ def dry_run(config: RunConfig) -> DryRun:
         max_documents=_documents(config, stages, limits.max_trials),
         conclusion_documents=conclusion,
         documents_per_second=speed,
-        num_hyperparameters=len(setup.strategy.space()) if setup else None,
+        num_hyperparameters=num_hyperparameters,
         resident_bytes=_resident(setup) if setup else None,
         source_bytes=_mapped(setup) if setup else None,
     )
@@ -161,6 +163,17 @@ def _setup(config: RunConfig, checked: list[str], not_checked: list[str]) -> Set
     checked.append(f"{len(setup.checkpoints)} models: headers, shapes, vocabularies")
     checked.append("search space and merge plan")
     return setup
+
+
+def _num_hyperparameters(config: RunConfig, setup: Setup | None, checked: list[str]) -> int | None:
+    """Size of the search space, which without models needs their number of layers."""
+    if setup is not None:
+        return len(setup.strategy.space())
+    if getattr(config.settings, "num_hidden_layers", None) is None:
+        return None
+    count = len(strategy_alone(config).space())
+    checked.append(f"search space: {count} hyperparameters")
+    return count
 
 
 def _absent(config: RunConfig) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from auto_merge.checkpoints.checkpoint import fingerprint
 from auto_merge.config.loading import default_cache_dir
 from auto_merge.config.models import Model, resolve_location
 from auto_merge.config.run_config import RunConfig
-from auto_merge.config.strategies import LfsSection
 from auto_merge.errors import CheckpointError, RecipeError, RunError, UserError, nearest
 from auto_merge.merging.export import export_model
 from auto_merge.merging.plan import Plan, build_plan
@@ -27,12 +27,11 @@ from auto_merge.search.conclude import finalists
 from auto_merge.search.evaluate import Examination, kind_of
 from auto_merge.search.models import open_model
 from auto_merge.search.results import Scored, Written
-from auto_merge.search.setup import Setup, lfs_settings, prepare
-from auto_merge.strategies.lfs import LayerwiseFusion
-from auto_merge.strategies.lfs_names import parse_selection, parse_value
+from auto_merge.search.setup import Setup, prepare
+from auto_merge.search.spaces import is_search_configuration, publish, strategy_alone
 from auto_merge.trial import Trial
 
-FORMATS = ("recipe", "plan", "mergekit")
+FORMATS = ("recipe", "plan", "published", "mergekit")
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,14 @@ def replay(
     recipe = _decode(_find(file), setup)
     workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
     plan = workbench.plan(recipe)
+    text = files.to_yaml(recipe, {m.name: m.path for m in _models(config, recipe).values()})
     written = None
     if export is not None:
         written = _write(plan, recipe, workbench, export, _models(config, recipe), overwrite)
     if kind is None:
-        return Scored(file, {}, {}, written)
+        return Scored(file, {}, {}, written, text)
     scored = Examination(setup, quiet=quiet).examine(file, recipe, (kind,))
-    return Scored(scored.subject, scored.scores, scored.means, written)
+    return replace(scored, written=written, recipe=text)
 
 
 def merge_file(file: Path, out: Path, *, overwrite: bool) -> Written:
@@ -127,8 +127,19 @@ def export_trial(run: Path, trial: str, out: Path, *, overwrite: bool) -> Writte
     return Written(str(out), plan.digest, len(plan.steps))
 
 
-def show_recipe(file: str, config: RunConfig | None, form: str) -> tuple[Any, str]:
-    """Returns a decoded recipe or its plan, as JSON-able data and as text.
+def show_recipe(
+    file: str, config: RunConfig | None, form: str, *, roles: bool = False
+) -> tuple[Any, str]:
+    """Returns a decoded recipe in one of several forms, as JSON-able data and as text.
+
+    Args:
+        file: Search configuration JSON, recipe, or ``RUN:TRIAL``.
+        config: Names the models; not needed for a recipe file.
+        form: ``recipe``, ``plan`` (of every tensor) or ``published`` (flat key names of the
+            published searches).
+        roles: Whether the models are called ``model_0``, ``model_1``, ... and ``base`` in a recipe,
+            in the order of the configuration; with ``published``, whether they are called so in
+            the file.
 
     Raises:
         UserError: The file cannot be decoded, or the format is unknown.
@@ -137,12 +148,25 @@ def show_recipe(file: str, config: RunConfig | None, form: str) -> tuple[Any, st
         raise UserError(f"--format {form!r}: unknown{nearest(form, FORMATS)}")
     if form == "mergekit":
         raise UserError("--format mergekit is not available in this version; use recipe or plan")
+    if roles and config is None:
+        raise UserError("--roles needs --config, which gives the order of the models")
     found = _find(file)
     if form == "recipe":
         recipe, models = _recipe_only(found, file, config)
+        if roles:
+            assert config is not None, "checked above"
+            names = _roles(config)
+            recipe = recipe.renamed(names)
+            models = {names.get(name, name): path for name, path in models.items()}
         return files.to_data(recipe, models), files.to_yaml(recipe, models)
     if config is None:
-        raise UserError("--format plan needs --config, which names the models")
+        raise UserError(f"--format {form} needs --config, which names the models")
+    if form == "published":
+        recipe, _ = _recipe_only(found, file, config)
+        if roles:
+            recipe = recipe.renamed({role: name for name, role in _roles(config).items()})
+        flat = publish(config, recipe)
+        return flat, json.dumps(flat, indent=4, sort_keys=True)
     setup = prepare(config)
     plan = build_plan(_decode(found, setup), setup.checkpoints, dtype=setup.cast.dtype)
     return _plan_data(plan), "\n".join(_plan_lines(plan))
@@ -159,9 +183,7 @@ def _find(file: str) -> Found:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise RecipeError(f"{file}: cannot be read: {reason}") from None
     data = files.parse(text, file)
-    if isinstance(data, dict) and any(
-        parse_selection(str(key)) is not None or parse_value(str(key)) for key in data
-    ):
+    if is_search_configuration(data):
         return Found(published=data)
     known = files.from_data(data, file)
     return Found(recipe=known.recipe, models=known.models)
@@ -190,20 +212,24 @@ def _decode(found: Found, setup: Setup) -> Recipe:
 def _recipe_only(
     found: Found, file: str, config: RunConfig | None
 ) -> tuple[Recipe, Mapping[str, str]]:
-    """Decodes without opening a model: the file itself tells the number of layer groups."""
+    """Decodes without opening a model."""
     if found.recipe is not None:
         return found.recipe, found.models or {}
     if config is None:
         raise UserError(f"{file}: a search configuration needs --config, which names its models")
     assert found.published is not None, "a file is one or the other"
-    groups = [parse_selection(key) for key in found.published]
-    section = config.settings
-    assert isinstance(section, LfsSection), "the only strategy there is"
-    count = max((group for group in groups if group is not None), default=0) + 1
-    settings = lfs_settings(config, count * section.layer_granularity, None)
-    strategy = LayerwiseFusion(settings)
+    strategy = strategy_alone(config, found.published)
     recipe = strategy.decode(strategy.encode(found.published))
-    return recipe, {model.name: model.path for model in config.all_models}
+    # The data type in which candidates were scored is not part of what was found.
+    return replace(recipe, dtype=None), {model.name: model.path for model in config.all_models}
+
+
+def _roles(config: RunConfig) -> dict[str, str]:
+    """Name of a model -> what it is called by position."""
+    names = {model.name: f"model_{number}" for number, model in enumerate(config.models)}
+    if config.base_model is not None:
+        names.setdefault(config.base_model.name, "base")
+    return names
 
 
 def _recorded_setup(store: RunStore) -> Setup:

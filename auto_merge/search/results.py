@@ -41,12 +41,14 @@ class Scored:
         scores: Kind of documents (``"search"``, ``"heldout"``) -> scores.
         means: Kind of documents -> weighted mean of the scaled scores, in [0, 1].
         written: Folder that was exported as well, if any.
+        recipe: YAML text of the recipe that was rebuilt, if one was.
     """
 
     subject: str
     scores: Mapping[str, Sequence[TaskScore]]
     means: Mapping[str, float]
     written: Written | None = None
+    recipe: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -55,11 +57,12 @@ class Scored:
             "scores": {kind: [asdict(s) for s in scores] for kind, scores in self.scores.items()},
             "means": dict(self.means),
             "written": self.written.to_json() if self.written else None,
+            "recipe": self.recipe,
         }
 
     def lines(self) -> list[str]:
         """Text for people."""
-        lines = [self.subject]
+        lines = [*self.recipe.splitlines(), self.subject]
         for kind, scores in self.scores.items():
             lines.append(f"  {kind} documents: mean {100 * self.means[kind]:.1f}")
             lines += [

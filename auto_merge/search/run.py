@@ -137,6 +137,7 @@ class Session:
             dtype=setup.cast.dtype,
             in_memory=config.evaluation.in_memory,
             scratch=config.cache_dir / "scratch",
+            max_layers=setup.strategy.max_layers,
         )
 
     def go(self) -> RunView:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from auto_merge.config.evaluation import TaskFunction
 from auto_merge.config.run_config import RunConfig
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.evaluation.ledger import Ledger
-from auto_merge.evaluation.settings import EvaluationSettings
+from auto_merge.evaluation.settings import EvaluationSettings, PythonSource
 from auto_merge.search.setup import Opened
 
 
@@ -51,7 +52,9 @@ def evaluation_settings(
     return EvaluationSettings(
         cache_dir=config.cache_dir,
         include_path=config.include_paths,
-        overrides=tuple(entry.overrides for entry in section.tasks),
+        overrides=tuple({} if entry.function else entry.overrides for entry in section.tasks),
+        functions=tuple(_python_source(function) for function in config.functions),
+        allow_code_execution=config.allow_code_execution,
         num_fewshot=section.num_fewshot,
         limit=limit,
         holdout_split=section.holdout.split if section.holdout else None,
@@ -62,6 +65,14 @@ def evaluation_settings(
         fewshot_as_multiturn=section.fewshot_as_multiturn,
         system_instruction=section.system_instruction,
         seed=config.random_seed,
+    )
+
+
+def _python_source(function: TaskFunction | None) -> PythonSource | None:
+    if function is None:
+        return None
+    return PythonSource(
+        function.file, function.name, function.documents, function.heldout, function.metadata
     )
 
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from auto_merge.checkpoints.checkpoint import Checkpoint, fingerprint
 from auto_merge.config.models import Model
 from auto_merge.config.run_config import RunConfig
-from auto_merge.config.strategies import LfsSection
 from auto_merge.errors import CheckpointError
 from auto_merge.evaluation.task_names import check_names
 from auto_merge.merging.plan import build_plan
+from auto_merge.seams import Strategy
 from auto_merge.search.baselines import Cast
 from auto_merge.search.models import open_model
-from auto_merge.strategies.lfs import LayerwiseFusion
-from auto_merge.strategies.lfs_settings import LfsSettings
+from auto_merge.search.spaces import build_strategy
 from auto_merge.trial import Objective
 
 
@@ -52,7 +51,7 @@ class Setup(Opened):
         strategy: The search space.
     """
 
-    strategy: LayerwiseFusion
+    strategy: Strategy
 
 
 def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
@@ -69,12 +68,15 @@ def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
     objectives = config.objectives()
     if not dry:
         config.check_supported()
-        check_names([objective.task for objective in objectives], config.include_paths)
+        check_names(_task_names(config), config.include_paths)
     checkpoints = open_models(config, download=not dry)
     cast = _cast(config, checkpoints)
-    strategy = LayerwiseFusion(lfs_settings(config, cast.num_layers, cast.dtype))
+    strategy = build_strategy(config, cast)
     # The uniform average touches every tensor of every source: it fits, or the sources do not.
     build_plan(cast.uniform_average(), checkpoints, dtype=cast.dtype)
+    for _, point in strategy.initial_design()[:1]:
+        # What the settings alone decide, such as scales that the architecture cannot have.
+        build_plan(strategy.decode(point), checkpoints, dtype=cast.dtype)
     return Setup(config, objectives, checkpoints, cast, strategy)
 
 
@@ -86,13 +88,18 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
     """
     config.check_supported()
     objectives = config.objectives()
-    check_names([objective.task for objective in objectives], config.include_paths)
+    check_names(_task_names(config), config.include_paths)
     checkpoint = open_model(model)
     fingerprint(checkpoint, config.cache_dir)
     dtype: str = config.evaluation.torch_dtype
     dtype = checkpoint.dtype if dtype == "auto" else dtype
     cast = Cast((model.name,), None, checkpoint.num_layers, dtype)
     return Opened(config, objectives, {model.name: checkpoint}, cast)
+
+
+def _task_names(config: RunConfig) -> list[str]:
+    """Names that must be tasks of lm-eval."""
+    return [entry.task for entry in config.evaluation.tasks if entry.function is None]
 
 
 def open_models(config: RunConfig, *, download: bool = True) -> dict[str, Checkpoint]:
@@ -103,27 +110,6 @@ def open_models(config: RunConfig, *, download: bool = True) -> dict[str, Checkp
     return checkpoints
 
 
-def lfs_settings(config: RunConfig, num_layers: int, dtype: str | None) -> LfsSettings:
-    """The strategy's settings as the configuration gives them."""
-    section = config.settings
-    assert isinstance(section, LfsSection), "the only strategy there is"
-    return LfsSettings(
-        models=tuple(model.name for model in config.models),
-        base=config.base_model.name if config.base_model else None,
-        num_layers=num_layers,
-        layer_granularity=section.layer_granularity,
-        filters=section.filters,
-        ranges={
-            method: {name: (bounds.min, bounds.max) for name, bounds in ranges.items()}
-            for method, ranges in section.merging_method.items()
-        },
-        slerp_space=section.slerp_space,
-        per_source_weights=section.per_source_weights,
-        include_base=section.include_base,
-        dtype=dtype,
-    )
-
-
 def _cast(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Cast:
     counts = {name: checkpoint.num_layers for name, checkpoint in checkpoints.items()}
     first = config.models[0].name
@@ -131,7 +117,7 @@ def _cast(config: RunConfig, checkpoints: Mapping[str, Checkpoint]) -> Cast:
         if count != counts[first]:
             raise CheckpointError(
                 f"model {name!r} has {count} layers, {first!r} has {counts[first]}; "
-                "layer-wise fusion needs equal layer counts"
+                "models that are merged must have equal layer counts"
             )
     base = config.base_model.name if config.base_model else None
     dtype: str = config.evaluation.torch_dtype

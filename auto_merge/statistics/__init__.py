@@ -5,6 +5,12 @@ numpy, scipy and scikit-learn are imported inside functions: naming a type here 
 
 from __future__ import annotations
 
+from auto_merge.statistics.hypervolume import (
+    contribution,
+    hypervolume,
+    hypervolume_share,
+    largest_subset,
+)
 from auto_merge.statistics.importance import Importance, Share, parameter_importance
 from auto_merge.statistics.paired import (
     Comparison,
@@ -20,7 +26,11 @@ __all__ = [
     "PairedTask",
     "Share",
     "SignedRank",
+    "contribution",
     "holm",
+    "hypervolume",
+    "hypervolume_share",
+    "largest_subset",
     "paired_comparison",
     "parameter_importance",
     "signed_rank",

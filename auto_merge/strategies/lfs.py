@@ -42,6 +42,8 @@ class LayerwiseFusion:
             occurs twice, or a method needs a base that is missing.
     """
 
+    max_layers: int | None = None
+
     def __init__(self, settings: LfsSettings) -> None:
         self.settings = settings
         check_settings(settings)
@@ -57,17 +59,22 @@ class LayerwiseFusion:
         """Returns a fresh conditional space; defaults are the middle of each range."""
         from ConfigSpace import Categorical, ConfigurationSpace, EqualsCondition, Float
 
-        space = ConfigurationSpace()
+        hyperparameters: list[Any] = []
+        conditions = []
         for group in range(self.num_groups):
             choice = Categorical(
                 selection_name(group), self.methods, default=self.methods[0], ordered=False
             )
-            space.add(choice)
+            hyperparameters.append(choice)
             for method in self.methods:
                 for name, bounds in self._values(group, method):
                     value = Float(str(name), bounds)
-                    space.add(value)
-                    space.add(EqualsCondition(value, choice, method))
+                    hyperparameters.append(value)
+                    conditions.append(EqualsCondition(value, choice, method))
+        # All at once: ConfigSpace sorts the whole space after every addition.
+        space = ConfigurationSpace()
+        space.add(hyperparameters)
+        space.add(conditions)
         return space
 
     def decode(self, configuration: Mapping[str, Value]) -> Recipe:

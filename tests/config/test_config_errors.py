@@ -22,11 +22,11 @@ def refused(file: str, *overrides: str) -> str:
 
 IN_FILES = [
     # top of the file
-    ("strategy: lfs\n", "", "x.yaml:1: strategy: required key is missing; known: lfs"),
+    ("strategy: lfs\n", "", "x.yaml:1: strategy: required key is missing; known: lfs, lfs_multiobj, dis, prune, normal_models, normal_slices"),
     ("strategy: lfs", "strategy: lsf", "x.yaml:1: strategy: unknown strategy 'lsf'; did you mean 'lfs'?"),
     ("strategy: lfs", "strategy: prun", "x.yaml:1: strategy: unknown strategy 'prun'; did you mean 'prune'?"),
     ("strategy: lfs", "strategy: [lfs]", "x.yaml:1: strategy: must be the name of a strategy, got a list"),
-    ("strategy: lfs", "strategy: dis", "x.yaml:1: strategy: strategy 'dis' is not available in this version"),
+    ("strategy: lfs", "strategy: dis", "x.yaml:18: strategies: no section 'dis', only lfs"),
     ("  lfs: !inc", "  lsf: !inc", "x.yaml:19: strategies.lsf: unknown strategy 'lsf'; did you mean 'lfs'?"),
     ("strategies:", "strategy_: 1\nstrategies:", "x.yaml:18: strategy_: unknown key; did you mean 'strategy'?"),
     ("global_params:", "name: 3\nglobal_params:", "x.yaml:2: name: must be text, got 3"),
@@ -64,7 +64,7 @@ IN_FILES = [
     ("test_split: validation", "weigth: 2", "x.yaml:14: global_params.evaluation.tasks.0: unknown key 'weigth'; did you mean 'weight'?"),
     ("test_split: validation", "bounds: [1, 0]", "x.yaml:16: global_params.evaluation.tasks.0.bounds: must be two numbers [low, high] with low < high, got [1, 0]"),
     ("test_split: validation", "bounds: [1]", "x.yaml:16: global_params.evaluation.tasks.0.bounds: must be two numbers [low, high] with low < high, got [1]"),
-    ("test_split: validation", "floor: 0.5", "x.yaml:16: global_params.evaluation.tasks.0.floor: not available in this version; remove the key"),
+    ("test_split: validation", "floor: 0.5", "x.yaml:16: global_params.evaluation.tasks.0.floor: must be a section of keys, got 0.5"),
     ("test_split: validation", "direction: up", "x.yaml:16: global_params.evaluation.tasks.0.direction: must be 'maximize' or 'minimize', got 'up'"),
     ('mbpp, metric: "pass_at_1,none"', "mmlu, metric: 'acc,none'", "x.yaml:13: global_params.evaluation.tasks: task 'mmlu' with metric 'acc,none' is given twice"),
     ('mbpp, metric: "pass_at_1,none"', "mmlu, metric: 'f1,none'", "x.yaml:13: global_params.evaluation.tasks: task 'mmlu' is given twice with different settings"),
@@ -176,7 +176,7 @@ def test_a_missing_section_is_named(write: Write) -> None:
         ("name=[a", "--set name=[a: not valid YAML: while parsing a flow sequence expected"),
         ("name=!include a", "--set name=!include a: !include works in files only"),
         ("name=!!python/name:os.x a", "--set name=!!python/name:os.x a: tag !!python/name:os.x is"),
-        ("strategy=dis", "--set strategy=dis: strategy: strategy 'dis' is not available"),
+        ("strategy=dis", "x.yaml:18: strategies: no section 'dis', only lfs"),
     ],
 )
 def test_mistakes_in_overrides(write: Write, override: str, message: str) -> None:

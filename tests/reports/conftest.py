@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -17,6 +18,9 @@ RUNS: dict[str, Callable[[], RunView]] = {
     "failed": synthetic.failed_run,
     "single": synthetic.single_trial_run,
     "hostile": synthetic.hostile_run,
+    "front of two tasks": synthetic.front_run,
+    "front of five tasks": lambda: synthetic.front_run(5, 12),
+    "front so far": lambda: replace(synthetic.front_run(), state="running", final=None),
 }
 
 
@@ -58,3 +62,18 @@ def single() -> RunView:
 @pytest.fixture
 def hostile() -> RunView:
     return _build("hostile")
+
+
+@pytest.fixture
+def front() -> RunView:
+    return _build("front of two tasks")
+
+
+@pytest.fixture
+def wide_front() -> RunView:
+    return _build("front of five tasks")
+
+
+@pytest.fixture
+def front_so_far() -> RunView:
+    return _build("front so far")

@@ -8,9 +8,26 @@ from dataclasses import replace
 import numpy as np
 
 from auto_merge.recipe.model import Entry, Recipe, Slice, Source
-from auto_merge.runs.view import Final, HeldoutRow, RunView, TrialRow
-from auto_merge.statistics import PairedTask, paired_comparison
-from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, Value
+from auto_merge.runs.view import (
+    Final,
+    FloorResult,
+    Front,
+    FrontMember,
+    HeldoutRow,
+    RunView,
+    TrialRow,
+)
+from auto_merge.statistics import PairedTask, paired_comparison, simultaneous_comparisons
+from auto_merge.trial import (
+    Floor,
+    Objective,
+    Outcome,
+    Status,
+    TaskScore,
+    Trial,
+    Value,
+    scalar_cost,
+)
 
 SKILLS = ("reverse", "sort", "caesar", "count")
 RUNGS = (60, 180, 540)
@@ -253,4 +270,120 @@ def hostile_run() -> RunView:
         objectives=tuple(replace(item, task=HOSTILE + item.task) for item in view.objectives),
         trials=rows,
         final=Final(rows[-1].trial, hostile_recipe, (winner, *renamed, *others[1:]), 3, (HOSTILE,)),
+    )
+
+
+def front_run(num_objectives: int = 2, num_members: int = 7, seed: int = 0) -> RunView:
+    """A finished multi-objective run; members trade the first task against the others."""
+    generator = np.random.default_rng(seed)
+    names = (*SKILLS, "translate")[:num_objectives]
+    goals = tuple(
+        replace(item, floor=Floor(names[0], 0.05)) if place == 0 else item
+        for place, item in enumerate(objectives(names))
+    )
+    difficulty = generator.random((num_objectives, HELDOUT))
+
+    def answers(means: list[float]) -> np.ndarray:
+        own = generator.random((num_objectives, HELDOUT))
+        return (0.75 * difficulty + 0.25 * own < np.array(means)[:, None]).astype(float)
+
+    def row(label: str, solved: np.ndarray, best: np.ndarray | None) -> HeldoutRow:
+        means = solved.mean(axis=1).tolist()
+        scores = tuple(score(*item, HELDOUT) for item in zip(goals, means, strict=True))
+        tasks = (
+            []
+            if best is None
+            else [PairedTask(1.0, a - b) for a, b in zip(best, solved, strict=True)]
+        )
+        mean = sum(means) / len(means)
+        comparison = paired_comparison(tasks) if tasks else None
+        return HeldoutRow(label, scores, mean, mean + 0.01, comparison)
+
+    share = np.linspace(0.0, 1.0, num_members) if num_members > 1 else np.array([0.5])
+    share = share[np.argsort(np.abs(share - 0.5), kind="stable")]
+    solved = [
+        answers(
+            [0.9 - 0.45 * s**2, *[0.55 + 0.3 * math.sqrt(s) - 0.03 * k for k in range(9)]][
+                :num_objectives
+            ]
+        )
+        for s in share.tolist()
+    ]
+    alone = {
+        f"source: {name}": answers([0.86 if other == name else 0.35 for other in names])
+        for name in names
+    }
+    rest = {"base": answers([0.3] * num_objectives)}
+    rest["uniform average"] = answers([0.6] * num_objectives)
+    for scale in (0.2, 0.4, 0.6, 0.8):
+        label = f"best single scale ({scale})" if scale == 0.4 else f"single scale ({scale})"
+        rest[label] = answers([0.5 + 0.35 * scale, *[0.75 - 0.4 * scale] * (num_objectives - 1)])
+    rows = trial_rows(90, num_open=0)
+    rows = tuple(_several(item, goals, generator) for item in rows)
+    floor_model = alone[f"source: {names[0]}"]
+    members = tuple(
+        FrontMember(
+            trial=rows[3 * place].trial,
+            recipe=recipe(seed=place),
+            row=row(f"trial {3 * place}", item, None if place == 0 else solved[0]),
+            search_scores=(),
+            comparisons=simultaneous_comparisons(
+                [
+                    [PairedTask(1.0, mine - theirs)]
+                    for mine, theirs in zip(
+                        item,
+                        (alone[f"source: {name}"][k] for k, name in enumerate(names)),
+                        strict=True,
+                    )
+                ]
+            ),
+            floors=(
+                FloorResult(
+                    0,
+                    names[0],
+                    0.05,
+                    paired_comparison([PairedTask(1.0, item[0] - floor_model[0])]),
+                ),
+            ),
+        )
+        for place, item in enumerate(solved)
+    )
+    reference = tuple(0.7 for _ in goals)
+    table = [
+        row(label, item, solved[0] if solved else None) for label, item in (alone | rest).items()
+    ]
+    front = Front(
+        members=members,
+        rivals=tuple(f"source: {name}" for name in names),
+        reference=reference,
+        size=min(num_members, 3),
+        baselines=("source: reverse", "uniform average", "single scale (0.2)")[:num_members],
+        hypervolume=0.43,
+        baseline_hypervolume=0.31,
+        search_hypervolume=0.45,
+    )
+    winner = replace(members[0].row, label="best")
+    return replace(
+        complete_run(),
+        manifest={**complete_run().manifest, "multi_objective": True},
+        objectives=goals,
+        trials=rows,
+        max_trials=90,
+        final=Final(members[0].trial, recipe(), (winner, *table), 1, (), members[0].floors, front),
+        reference=reference,
+    )
+
+
+def _several(
+    row: TrialRow, goals: tuple[Objective, ...], generator: np.random.Generator
+) -> TrialRow:
+    """The same trial with scores that trade one task against the others."""
+    if row.outcome is None or row.outcome.error:
+        return row
+    quality, share = 1 - row.outcome.cost, float(generator.random())
+    means = [quality * (1 - 0.4 * share), *[quality * (0.6 + 0.4 * share)] * (len(goals) - 1)]
+    documents = row.trial.fidelity
+    scores = tuple(score(goal, mean, documents) for goal, mean in zip(goals, means, strict=True))
+    return replace(
+        row, outcome=replace(row.outcome, scores=scores, cost=scalar_cost(goals, scores))
     )

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from auto_merge.errors import RunError
 from auto_merge.recipe.model import Recipe, Slice, Source
 from auto_merge.runs import reader
 from auto_merge.runs.store import Clock, RunStore
-from auto_merge.runs.view import Final, HeldoutRow
+from auto_merge.runs.view import Final, FloorResult, Front, FrontMember, HeldoutRow
 from auto_merge.statistics import Comparison
-from auto_merge.trial import Outcome, Status, TaskScore, Trial
+from auto_merge.trial import Floor, Outcome, Status, TaskScore, Trial
 
 MANIFEST = {
     "name": "demo",
@@ -172,6 +173,42 @@ def test_view_of_a_complete_and_of_an_extended_run(tmp_path: Path) -> None:
     store.append(Clock(4.0, 1.0, 20), ask=trial(1), tell=(trial(1), outcome()))
     assert reader.view(store).state == "stopped"
     assert reader.view(store).final is None
+
+
+def front_final() -> Final:
+    plain = final()
+    compared = Comparison(0.1, 0.02, 0.18, "better")
+    floors = (FloorResult(0, "a", 0.05, compared), FloorResult(0, "b", 0.05, None))
+    members = (
+        FrontMember(trial(0), plain.recipe, plain.heldout[0], (SCORE,), (compared,), floors),
+        FrontMember(trial(1), plain.recipe, plain.heldout[1], (SCORE,), (None,)),
+    )
+    found = Front(members, ("source: a",), (0.7,), 2, ("base",), 0.4, 0.3, 0.5)
+    return replace(plain, floors=floors, front=found)
+
+
+def test_a_front_comes_back_as_it_was_stored(tmp_path: Path) -> None:
+    floor = {"model": "a", "margin": 0.02}
+    objectives = [{**MANIFEST["objectives"][0], "floor": floor}]
+    manifest = {**MANIFEST, "objectives": objectives, "multi_objective": True}
+    store = RunStore.create(tmp_path / "run", manifest)
+    assert reader.view(store).reference == ()
+    store.set_fact(reader.REFERENCE_FACT, (0.7,))
+    store.append(Clock(), ask=trial(0), tell=(trial(0), outcome()))
+    store.set_fact(reader.FINAL_FACT, reader.final_to_data(front_final(), num_trials=1))
+    seen = reader.view(RunStore(tmp_path / "run"))
+    assert seen.final == front_final()
+    assert seen.multi_objective
+    assert seen.reference == (0.7,)
+    assert seen.objectives[0].floor == Floor("a", 0.02)
+
+
+def test_a_result_that_knows_no_fronts_is_read(tmp_path: Path) -> None:
+    data = reader.final_to_data(final(), num_trials=1)
+    del data["front"], data["floors"]
+    assert reader.final_from_data(data) == final()
+    store = RunStore.create(tmp_path / "run", MANIFEST)
+    assert not reader.view(store).multi_objective
 
 
 def test_a_locked_run_is_running(tmp_path: Path) -> None:

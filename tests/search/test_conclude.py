@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from auto_merge.errors import AutoMergeError, Interrupted, RunError
 from auto_merge.evaluation.evaluator import Counts
 from auto_merge.evaluation.scores import DocumentScores, task_score
 from auto_merge.recipe.model import Recipe
-from auto_merge.runs.view import RunView, TrialRow
+from auto_merge.runs.view import Final, RunView, TrialRow
 from auto_merge.search.baselines import Cast
 from auto_merge.search.conclude import Conclusion, Finalist, compare, finalists
-from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial
+from auto_merge.trial import Floor, Objective, Outcome, Status, TaskScore, Trial
 
 OBJECTIVE = Objective("t", "acc,none")
 CAST = Cast(("a", "b"), "base", 2, "float32")
@@ -60,11 +61,11 @@ class Bench:
         return recipe
 
 
-def conclusion(oracle: Oracle) -> Conclusion:
+def conclusion(oracle: Oracle, *objectives: Objective) -> Conclusion:
     return Conclusion(
         Bench(),  # type: ignore[arg-type]
         oracle,  # type: ignore[arg-type]
-        (OBJECTIVE,),
+        objectives or (OBJECTIVE,),
         CAST,
         rungs=(20, DOCUMENTS),
         heldout_fidelity=DOCUMENTS,
@@ -200,3 +201,77 @@ def test_a_stop_and_a_broken_ledger_are_not_swallowed() -> None:
 def test_without_a_success_there_is_no_finalist() -> None:
     with pytest.raises(AutoMergeError, match="no trial succeeded"):
         finalists(view(row(0, 0, 10, None)))
+
+
+class TestFloors:
+    """Source ``a`` scores 0.7; the search prefers what is better in the mean."""
+
+    def conclude(self, margin: float, heldout: float = 0.0) -> tuple[int, Final]:
+        """Two finalists, 0.62 and 0.66 on search documents; ``heldout`` is added on the others."""
+
+        def accuracy(recipe: Recipe, split: str) -> float:
+            if recipe == CAST.single_model("a"):
+                return 0.7
+            scale = scale_of(recipe)
+            found = {5.0: 0.62, 6.0: 0.66}.get(scale or 0.0, 0.4)
+            return found + (heldout if split == "heldout" else 0.0)
+
+        made = conclusion(Oracle(accuracy), replace(OBJECTIVE, floor=Floor("a", margin)))
+        winner = made.choose([finalist(0, 5.0), finalist(1, 6.0)])
+        return winner.trial.index, made.conclude(winner, 1)
+
+    def test_judged_on_held_out_documents_against_the_margin(self) -> None:
+        for margin, heldout, verdict in (
+            (0.05, -0.2, "violated"),  # .46 against .7
+            (0.05, 0.1, "kept"),  # .76
+            (0.04, 0.0, "undetermined"),  # .66: exactly at the floor
+        ):
+            _, final = self.conclude(margin, heldout)
+            (result,) = final.floors
+            assert (result.model, result.margin, result.place) == ("a", margin, 0)
+            assert result.verdict == verdict
+            assert result.comparison is not None
+            assert result.comparison.difference == pytest.approx(0.66 + heldout - 0.7)
+
+    @pytest.mark.parametrize(
+        ("margin", "winner"),
+        [(0.0, 1), (0.2, 1)],  # both below, both above: the mean decides
+    )
+    def test_where_all_or_none_keep_it_the_mean_decides(self, margin: float, winner: int) -> None:
+        assert self.conclude(margin)[0] == winner
+
+    def test_one_below_the_floor_ranks_behind_a_worse_mean(self) -> None:
+        goals = (replace(OBJECTIVE, floor=Floor("a", 0.1)), Objective("u", "acc,none"))
+        accuracies = {5.0: (0.59, 1.0), 6.0: (0.6, 0.5), 7.0: (0.61, 0.4)}
+
+        class TwoTasks(Oracle):
+            def document_scores(
+                self, candidate: Recipe, fidelity: int, split: str
+            ) -> tuple[DocumentScores, ...]:
+                found = accuracies.get(scale_of(candidate) or 0.0, (0.7, 0.2))
+                right = [round(DOCUMENTS * value) for value in found]
+                return tuple(
+                    scores([1.0] * count + [0.0] * (DOCUMENTS - count), goal.task)
+                    for goal, count in zip(goals, right, strict=True)
+                )
+
+        made = conclusion(TwoTasks(lambda recipe, split: 0.0), *goals)
+        winner = made.choose([finalist(n, 5.0 + n) for n in range(3)])
+        assert winner.trial.index == 1, "a tenth below a is still within the margin"
+        assert made.conclude(winner, 1).heldout[0].mean == pytest.approx(0.55)
+
+    def test_margins_are_in_the_unit_of_the_metric(self) -> None:
+        loss = Objective("t", "loss,none", "minimize", (1.0, 11.0), floor=Floor("a", 0.5))
+        assert loss.scaled_margin() == pytest.approx(0.05)
+        assert OBJECTIVE.scaled_margin() == 0.0
+
+    def test_a_model_that_cannot_be_scored_leaves_it_open(self) -> None:
+        def accuracy(recipe: Recipe, split: str) -> float:
+            if recipe == CAST.single_model("a"):
+                raise MemoryError("out")
+            return 0.5
+
+        made = conclusion(Oracle(accuracy), replace(OBJECTIVE, floor=Floor("a", 0.0)))
+        final = made.conclude(made.choose([finalist(0, 5.0)]), 1)
+        assert final.floors[0].verdict == "undetermined"
+        assert final.left_out == ("source: a: MemoryError: out",)

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from ConfigSpace import ConfigurationSpace, Float
 
 from auto_merge.errors import AutoMergeError, Interrupted
+from auto_merge.optimizers import build_optimizer
 from auto_merge.optimizers.fidelity import hyperband_round
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
-from auto_merge.optimizers.proposer import RandomProposer
 from auto_merge.recipe.model import Recipe, Slice, Source
 from auto_merge.runs.store import RunStore
 from auto_merge.search.loop import Limits, SearchLoop
-from auto_merge.trial import Outcome, Status, Trial
+from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
 
+GOALS = (Objective("left", "acc,none"), Objective("right", "acc,none"))
 RECIPE = Recipe((Slice("passthrough", (Source("a", (0, 1)),)),))
 
 
@@ -61,9 +63,9 @@ class Silent:
         pass
 
 
-def optimizer(store: RunStore) -> HyperbandOptimizer:
-    proposer = RandomProposer(Line().space(), 7)
-    made = HyperbandOptimizer(hyperband_round(3, 27, 3), Line().initial_design(), proposer)
+def optimizer(store: RunStore, goals: Sequence[Objective] = ()) -> HyperbandOptimizer:
+    stages = hyperband_round(3, 27, 3)
+    made = build_optimizer("random", Line().space(), 7, stages, Line().initial_design(), goals)
     events = store.events()
     made.restore(
         ("ask", event.asked()) if event.kind == "ask" else ("tell", event.trial, event.told())
@@ -72,10 +74,15 @@ def optimizer(store: RunStore) -> HyperbandOptimizer:
     return made
 
 
-def loop(store: RunStore, worker: Parabola, limits: Limits, stop: bool = False) -> SearchLoop:
-    return SearchLoop(
-        store, Line(), optimizer(store), worker, limits, Silent(), should_stop=lambda: stop
-    )
+def loop(
+    store: RunStore,
+    worker: Parabola,
+    limits: Limits,
+    stop: bool = False,
+    goals: Sequence[Objective] = (),
+) -> SearchLoop:
+    asked = optimizer(store, goals)
+    return SearchLoop(store, Line(), asked, worker, limits, Silent(), should_stop=lambda: stop)
 
 
 def trials(store: RunStore) -> list[tuple[Trial, float]]:
@@ -126,6 +133,39 @@ def test_interrupted_runs_equal_the_uninterrupted_one(tmp_path: Path) -> None:
             continue
     assert done
     assert trials(broken) == trials(whole)
+
+
+def several(trial: Trial) -> Outcome:
+    """Two objectives that want different values."""
+    x = float(trial.configuration["x"])
+    scores = tuple(
+        TaskScore(goal.task, goal.metric, 1 - (x - best) ** 2, trial.fidelity, 0.0)
+        for goal, best in zip(GOALS, (0.2, 0.7), strict=True)
+    )
+    return Outcome(Status.SUCCESS, scores, scalar_cost(GOALS, scores))
+
+
+def test_interrupted_runs_with_several_objectives_equal_the_uninterrupted_one(
+    tmp_path: Path,
+) -> None:
+    dice = random.Random(6)
+
+    def act(trial: Trial) -> Outcome:
+        if dice.random() < 0.3:
+            raise Interrupted
+        return several(trial)
+
+    whole, broken = new_store(tmp_path / "whole"), new_store(tmp_path / "broken")
+    limits = Limits(max_trials=25)
+    loop(whole, Parabola(several), limits, goals=GOALS).run()
+    done = False
+    while not done:
+        with contextlib.suppress(Interrupted):
+            done = loop(broken, Parabola(act), limits, goals=GOALS).run()
+    assert trials(broken) == trials(whole)
+    incumbents = optimizer(broken, GOALS).incumbents()
+    assert incumbents == optimizer(whole, GOALS).incumbents()
+    assert len(incumbents) > 1
 
 
 def test_more_trials_may_be_asked_for_later(tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Reads the run history of another search as a warm start: SMAC's ``runhistory.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from auto_merge.errors import RecipeError, RunError
+from auto_merge.seams import Strategy
+from auto_merge.trial import FAILURE_COST, Status, Value
+
+_FIELDS = ("config_id", "instance", "seed", "budget", "cost", "time", "status")
+"""The first fields of an entry in SMAC before 2.3, which writes lists instead of mappings."""
+_STATUS = {
+    1: Status.SUCCESS,
+    2: Status.CRASHED,
+    3: Status.TIMEOUT,
+    4: Status.OUT_OF_MEMORY,
+}
+_RUNNING = 0
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What another search found out about one configuration.
+
+    Attributes:
+        configuration: It, in the names of this search; active hyperparameters only.
+        costs: One number per objective, or a single one; each 1 - score. Failures:
+            :data:`~auto_merge.trial.FAILURE_COST`.
+        fidelity: Documents per task behind them.
+        status: How its last trial ended.
+    """
+
+    configuration: Mapping[str, Value]
+    costs: tuple[float, ...]
+    fidelity: int
+    status: Status
+
+
+def read_run_history(path: Path, strategy: Strategy, num_objectives: int) -> tuple[Remembered, ...]:
+    """Reads a run history.
+
+    Args:
+        path: ``runhistory.json`` as SMAC 2.0 to 2.4 writes it.
+        strategy: Translates the configurations.
+        num_objectives: A history has one cost or as many.
+
+    Returns:
+        One per configuration, its trial at the highest budget, in the order of first appearance.
+
+    Raises:
+        RunError: The file is not there or not a run history, or has another number of costs.
+        RecipeError: A configuration does not fit this search space; the message names the key.
+    """
+    data = _parse(path)
+    found: dict[str, Remembered] = {}
+    for number, raw in enumerate(data["data"]):
+        place = f"{path}: data[{number}]"
+        entry = _entry(raw, place)
+        if entry["status"] == _RUNNING:
+            continue
+        identity = str(entry["config_id"])
+        if identity not in data["configs"]:
+            raise RunError(f"{place}: no configuration {identity} in the file")
+        known = found.get(identity)
+        fidelity = _fidelity(entry["budget"], place)
+        if known is not None and known.fidelity >= fidelity:
+            continue
+        configuration = (
+            known.configuration if known else _encoded(strategy, data["configs"][identity], path)
+        )
+        costs, status = _result(entry, num_objectives, place)
+        found[identity] = Remembered(configuration, costs, fidelity, status)
+    return tuple(found.values())
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RunError(f"load_run_history: {path}: {error.strerror or error}") from None
+    except ValueError:
+        raise RunError(f"load_run_history: {path}: not JSON") from None
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("data"), list)
+        or not isinstance(data.get("configs"), dict)
+    ):
+        raise RunError(
+            f"load_run_history: {path}: not a run history; expected the keys data and configs, as "
+            "in SMAC's runhistory.json"
+        )
+    return data
+
+
+def _entry(raw: Any, place: str) -> dict[str, Any]:
+    if isinstance(raw, Sequence) and len(raw) == len(_FIELDS) + 4:
+        # SMAC 2.3 added the processor time behind the wall time.
+        raw = [*raw[:6], *raw[7:]]
+    entry = dict(zip(_FIELDS, raw, strict=False)) if isinstance(raw, list) else raw
+    if not isinstance(entry, dict) or any(name not in entry for name in _FIELDS):
+        raise RunError(f"{place}: not an entry of a run history")
+    if entry["status"] not in (_RUNNING, *_STATUS):
+        raise RunError(f"{place}: unknown status {entry['status']!r}")
+    return entry
+
+
+def _fidelity(budget: Any, place: str) -> int:
+    number = isinstance(budget, (int, float)) and not isinstance(budget, bool)
+    if not number or not math.isfinite(budget) or budget <= 0:
+        raise RunError(f"{place}: needs a budget (documents per task) above 0, got {budget!r}")
+    return max(1, round(float(budget)))
+
+
+def _encoded(strategy: Strategy, values: Any, path: Path) -> dict[str, Value]:
+    try:
+        return strategy.encode(values)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def _result(
+    entry: Mapping[str, Any], num_objectives: int, place: str
+) -> tuple[tuple[float, ...], Status]:
+    costs = entry["cost"] if isinstance(entry["cost"], list) else [entry["cost"]]
+    if len(costs) not in (1, num_objectives):
+        raise RunError(
+            f"{place}: has {len(costs)} costs; this search has {num_objectives} objectives"
+        )
+    numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in costs)
+    if not numbers:
+        raise RunError(f"{place}: costs must be numbers, got {costs!r}")
+    status = _STATUS[entry["status"]]
+    if status is Status.SUCCESS and all(math.isfinite(cost) for cost in costs):
+        return tuple(float(cost) for cost in costs), status
+    failure = status if status is not Status.SUCCESS else Status.CRASHED
+    return (FAILURE_COST,) * len(costs), failure
