@@ -169,7 +169,7 @@ def recipe(
 def export(
     run: RunFolder,
     out: OutFolder,
-    trial: Annotated[str, typer.Option("--trial", help="Trial number, or best.")] = "best",
+    trial: Annotated[str, typer.Option("--trial", help="Trial number, best, or pareto.")] = "best",
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     overwrite: OverwriteFlag = False,

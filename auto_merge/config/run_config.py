@@ -116,8 +116,6 @@ class RunConfig:
             found.append(
                 f"{self.located('search', 'workers')}: more than one worker {_LATER}; set it to 1"
             )
-        if self.load_run_history is not None:
-            found.append(f"{self.located('load_run_history')}: a warm start {_LATER}; remove it")
         for folder in self.include_paths:
             if not folder.is_dir():
                 found.append(f"{self.located('evaluation', 'include_path')}: no folder {folder}")

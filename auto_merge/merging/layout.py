@@ -89,7 +89,9 @@ def build_layout(
         CheckpointError: A model lacks a tensor, or tensors differ in shape.
     """
     _check_recipe(recipe, checkpoints, needs_base)
-    chosen = donor or recipe.base or recipe.slices[0].sources[0].model
+    token_sources = token_sources or recipe.tokens
+    first = recipe.tokens[0] if recipe.tokens else recipe.slices[0].sources[0].model
+    chosen = donor or recipe.base or first
     vocabulary = _vocabulary(recipe, checkpoints, chosen, token_sources)
     builder = _Builder(recipe, checkpoints, needs_base, vocabulary)
     slots = (*builder.outer("embedding"), *builder.layers(), *builder.outer("head"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from auto_merge.optimizers.fidelity import Bracket
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
 from auto_merge.optimizers.parego import ParegoProposer
-from auto_merge.optimizers.proposer import Proposer, RandomProposer
+from auto_merge.optimizers.proposer import Observation, Proposer, RandomProposer
 from auto_merge.optimizers.smac_proposer import SmacProposer
 from auto_merge.registry import Registry
 from auto_merge.trial import Objective, Value
@@ -33,6 +33,7 @@ def build_optimizer(
     brackets: Sequence[Bracket],
     initial_design: Sequence[tuple[str, Mapping[str, Value]]],
     objectives: Sequence[Objective] = (),
+    warm_start: Sequence[Observation] = (),
 ) -> HyperbandOptimizer:
     """Puts an optimizer together.
 
@@ -43,6 +44,7 @@ def build_optimizer(
         brackets: One Hyperband round.
         initial_design: Start points as ``(label, configuration)``.
         objectives: Objectives of a multi-objective run; empty for a single-objective one.
+        warm_start: What an earlier search found out; it counts for proposals only.
 
     Raises:
         UserError: There is no such proposer.
@@ -51,4 +53,4 @@ def build_optimizer(
     if objectives:
         weights = [objective.weight for objective in objectives]
         proposer = ParegoProposer(proposer, weights, seed)
-    return HyperbandOptimizer(brackets, initial_design, proposer, objectives)
+    return HyperbandOptimizer(brackets, initial_design, proposer, objectives, warm_start)

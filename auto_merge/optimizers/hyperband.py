@@ -50,11 +50,13 @@ class HyperbandOptimizer:
         initial_design: Sequence[tuple[str, Mapping[str, Value]]],
         proposer: Proposer,
         objectives: Sequence[Objective] = (),
+        warm_start: Sequence[Observation] = (),
     ) -> None:
         self._objectives = tuple(objectives)
         self._start_points = _start_points(initial_design)
         self._schedule = Schedule(brackets, first_stage=len(self._start_points))
         self._proposer = proposer
+        self._warm_start = tuple(warm_start)
         self._trials: list[Trial] = []
         self._outcomes: dict[int, Outcome] = {}
         self._history: list[Observation] = []
@@ -198,7 +200,7 @@ class HyperbandOptimizer:
         """Takes the next new configuration: a start point, else one from the proposer."""
         if len(self._history) < len(self._start_points):
             return self._start_points[len(self._history)]
-        return self._proposer.propose(tuple(self._history))
+        return self._proposer.propose((*self._warm_start, *self._history))
 
     def _replay(self, recorded: Trial) -> None:
         """Repeats a recorded ask: the same steps, with the recorded configuration."""

@@ -39,7 +39,7 @@ from auto_merge.recipe.model import (
 
 VERSION = 1
 
-_KEYS = ("recipe", "base", "dtype", "scale_mode", "base_index", "models", "slices")
+_KEYS = ("recipe", "base", "dtype", "scale_mode", "base_index", "tokens", "models", "slices")
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -68,6 +68,8 @@ def to_data(recipe: Recipe, models: Mapping[str, str] | None = None) -> dict[str
         data["scale_mode"] = recipe.scale_mode
     if recipe.base_index != "source":
         data["base_index"] = recipe.base_index
+    if recipe.tokens:
+        data["tokens"] = list(recipe.tokens)
     if models:
         data["models"] = dict(models)
     data["slices"] = [_slice_to_data(part) for part in recipe.slices]
@@ -113,6 +115,7 @@ def from_data(data: Any, place: str = "recipe") -> RecipeFile:
         dtype,
         reader.choice(fields, "scale_mode", get_args(ScaleMode)),
         reader.choice(fields, "base_index", get_args(BaseIndex)),
+        reader.texts(fields.get("tokens", []), "tokens"),
     )
     return RecipeFile(recipe, models)
 
@@ -216,6 +219,11 @@ class _Reader:
             self.fail(key, "must be a non-empty list", data)
         items: list[Any] = data
         return items
+
+    def texts(self, data: Any, key: str) -> tuple[str, ...]:
+        if not isinstance(data, list):
+            self.fail(key, "must be a list of model names", data)
+        return tuple(self.text(item, f"{key}[{i}]") for i, item in enumerate(data))
 
     def choice(self, fields: dict[str, Any], key: str, known: tuple[str, ...]) -> Any:
         """The value of a key; the first of ``known`` if it is not given."""

@@ -87,6 +87,9 @@ class Recipe:
         base_index: Which layer of the base a task vector is taken from: ``"source"``, the layer
             that the sources give, or ``"output"``, the layer that is written (what the published
             searches ran; the same as long as no layer moves).
+        tokens: Role names of models whose added tokens the result has in any case, beside those of
+            the first and the last slice. Without a base, the first one gives configuration and
+            tokenizer.
     """
 
     slices: tuple[Slice, ...]
@@ -94,6 +97,7 @@ class Recipe:
     dtype: str | None = None
     scale_mode: ScaleMode = "mlp"
     base_index: BaseIndex = "source"
+    tokens: tuple[str, ...] = ()
 
     @property
     def num_layers(self) -> int:
@@ -101,11 +105,11 @@ class Recipe:
         return sum(part.num_layers for part in self.slices)
 
     def models(self) -> tuple[str, ...]:
-        """Role names in order of first use, the base last if no slice uses it."""
+        """Role names in order of first use; base and token sources last if no slice uses them."""
         names = [source.model for part in self.slices for source in part.sources]
         if self.base is not None:
             names.append(self.base)
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys((*names, *self.tokens)))
 
     def renamed(self, names: Mapping[str, str]) -> Recipe:
         """Returns the recipe with other role names; a name that is not in ``names`` stays."""
@@ -120,4 +124,5 @@ class Recipe:
             for part in self.slices
         )
         base = None if self.base is None else names.get(self.base, self.base)
-        return replace(self, slices=slices, base=base)
+        tokens = tuple(names.get(role, role) for role in self.tokens)
+        return replace(self, slices=slices, base=base, tokens=tokens)

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,22 @@ from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.errors import RecipeError
 from auto_merge.merging.plan import Plan, build_plan
 from auto_merge.recipe.model import Recipe
+from auto_merge.search.baselines import Cast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from auto_merge.merging.live import LiveModel
+
+
+def plan_of(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], cast: Cast | None, dtype: str
+) -> Plan:
+    """Plans a recipe of a run, see :func:`auto_merge.merging.plan.build_plan`."""
+    if cast is None:
+        return build_plan(recipe, checkpoints, dtype=dtype)
+    donor = cast.base or cast.models[0]
+    return build_plan(recipe, checkpoints, dtype=dtype, donor=donor, token_sources=cast.models)
 
 
 class Workbench:
@@ -33,6 +45,8 @@ class Workbench:
             temporary folder and loaded from there.
         scratch: Where temporary exports go.
         max_layers: Deeper recipes are refused; ``None`` for any depth.
+        cast: Who takes part in the run. All its candidates have one tokenizer: that of the base,
+            else of the first model, with the added tokens of all models. ``None``: each recipe's.
     """
 
     def __init__(
@@ -44,6 +58,7 @@ class Workbench:
         in_memory: bool = True,
         scratch: Path | None = None,
         max_layers: int | None = None,
+        cast: Cast | None = None,
     ) -> None:
         self.checkpoints = checkpoints
         self.device = device
@@ -51,6 +66,7 @@ class Workbench:
         self._in_memory = in_memory
         self._scratch = scratch
         self._max_layers = max_layers
+        self._cast = cast
         self._live: LiveModel | None = None
         self.merge_seconds = 0.0
 
@@ -64,7 +80,18 @@ class Workbench:
             raise RecipeError(
                 f"{recipe.num_layers} layers are more than the {self._max_layers} that are allowed"
             )
-        return build_plan(recipe, self.checkpoints, dtype=self.dtype)
+        return plan_of(recipe, self.checkpoints, self._cast, self.dtype)
+
+    def portable(self, recipe: Recipe) -> Recipe:
+        """Returns the recipe such that it gives the same model outside of this run."""
+        plan = self.plan(recipe)
+        alone = build_plan(recipe, self.checkpoints, dtype=self.dtype)
+        if self._cast is None or (plan.donor, plan.added_tokens) == (
+            alone.donor,
+            alone.added_tokens,
+        ):
+            return recipe
+        return replace(recipe, tokens=self._cast.models)
 
     def candidate(self, recipe: Recipe) -> PlannedCandidate:
         """Returns the candidate of a recipe; nothing is merged before its weights are needed."""

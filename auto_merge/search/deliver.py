@@ -77,7 +77,7 @@ def export_trial(
         heldout = (replace(member.row, comparison=None), *others)
         text = member_sentence(view, member)
     sources = card_sources(view, recipe)
-    recipe_yaml = recipe_text(recipe, view.manifest["models"], out)
+    recipe_yaml = recipe_text(workbench.portable(recipe), view.manifest["models"], out)
     card = model_card(
         name=view.name if won else f"{view.name}, trial {trial.index}",
         recipe_yaml=recipe_yaml,

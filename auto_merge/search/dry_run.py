@@ -15,13 +15,14 @@ from auto_merge.errors import CheckpointError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.optimizers.fidelity import Bracket, rungs
 from auto_merge.runs.store import RunStore
+from auto_merge.search import front
 from auto_merge.search.baselines import SINGLE_SCALES
 from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
 from auto_merge.search.scoring import build_evaluator, resolve_device
 from auto_merge.search.setup import Setup, prepare
-from auto_merge.search.spaces import strategy_alone
+from auto_merge.search.spaces import is_multi_objective, strategy_alone
 
 _WARM_UP, _TIMED = 2, 16
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -203,12 +204,15 @@ def _conclusion(setup: Setup, evaluator: HarnessEvaluator, steps: Sequence[int])
     grid = len(SINGLE_SCALES) * steps[0] * len(tasks)
     heldout = sum(evaluator.num_documents(task, "heldout") for task in tasks)
     references = len(setup.checkpoints) + 1
+    if is_multi_objective(setup.config):
+        searched, opened = front.MOST_SEARCHED, front.FRONT_SIZE + len(SINGLE_SCALES)
+        return (searched + references) * search + (references + opened) * heldout
     return grid + (MOST_SEARCHED + references) * search + (references + 2) * heldout
 
 
 def _documents_per_second(setup: Setup, evaluator: HarnessEvaluator, device: str) -> float | None:
     """Times the base model, or the first source, on a few documents of every task."""
-    workbench = Workbench(setup.checkpoints, device=device, dtype=setup.cast.dtype)
+    workbench = Workbench(setup.checkpoints, device=device, dtype=setup.cast.dtype, cast=setup.cast)
     model = setup.cast.base or setup.cast.models[0]
     candidate = workbench.candidate(setup.cast.single_model(model))
     evaluator.evaluate(candidate, _WARM_UP)

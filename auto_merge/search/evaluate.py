@@ -40,6 +40,7 @@ class Examination:
             dtype=opened.cast.dtype,
             in_memory=opened.config.evaluation.in_memory,
             scratch=opened.config.cache_dir / "scratch",
+            cast=opened.cast,
         )
 
     def examine(self, subject: str, recipe: Recipe, kinds: Sequence[Documents]) -> Scored:

@@ -7,11 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auto_merge.errors import RecipeError, RunError
+from auto_merge.optimizers.proposer import Observation
 from auto_merge.seams import Strategy
-from auto_merge.trial import FAILURE_COST, Status, Value
+from auto_merge.trial import FAILURE_COST, Objective, Status, Value
+
+if TYPE_CHECKING:
+    from ConfigSpace import ConfigurationSpace
 
 _FIELDS = ("config_id", "instance", "seed", "budget", "cost", "time", "status")
 """The first fields of an entry in SMAC before 2.3, which writes lists instead of mappings."""
@@ -40,6 +44,19 @@ class Remembered:
     costs: tuple[float, ...]
     fidelity: int
     status: Status
+
+    def observation(
+        self, number: int, objectives: Sequence[Objective], multi_objective: bool
+    ) -> Observation:
+        """What an optimizer learns from it; numbers below 0 belong to no configuration of a run."""
+        known = (number, self.configuration)
+        if self.status is not Status.SUCCESS:
+            return Observation(*known, FAILURE_COST, self.fidelity, self.status)
+        costs = self.costs * (len(objectives) if len(self.costs) == 1 else 1)
+        total = math.fsum(objective.weight for objective in objectives)
+        mean = math.fsum(o.weight * c for o, c in zip(objectives, costs, strict=True)) / total
+        kept = costs if multi_objective else ()
+        return Observation(*known, mean, self.fidelity, self.status, kept)
 
 
 def read_run_history(path: Path, strategy: Strategy, num_objectives: int) -> tuple[Remembered, ...]:
@@ -77,6 +94,21 @@ def read_run_history(path: Path, strategy: Strategy, num_objectives: int) -> tup
         costs, status = _result(entry, num_objectives, place)
         found[identity] = Remembered(configuration, costs, fidelity, status)
     return tuple(found.values())
+
+
+def check_legal(item: Remembered, space: ConfigurationSpace, path: Path) -> None:
+    """Refuses a configuration that lies outside of the search space, such as beyond a range.
+
+    Raises:
+        RecipeError: The message says which hyperparameter.
+    """
+    from ConfigSpace import Configuration
+
+    try:
+        Configuration(space, values=dict(item.configuration)).check_valid_configuration()
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{path}: does not fit the search space: {reason}") from None
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import json
 import platform
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from auto_merge import __version__
 from auto_merge.config.run_config import RunConfig
+from auto_merge.errors import ConfigError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
 from auto_merge.optimizers.fidelity import (
     Bracket,
@@ -22,6 +24,7 @@ from auto_merge.optimizers.fidelity import (
 from auto_merge.search.loop import Limits
 from auto_merge.search.scoring import heldout_fidelity
 from auto_merge.search.setup import Setup
+from auto_merge.search.spaces import is_multi_objective
 
 _VERSIONED = ("torch", "transformers", "lm_eval", "smac", "ConfigSpace", "safetensors", "numpy")
 
@@ -40,7 +43,11 @@ def limits_of(config: RunConfig) -> Limits:
 def identity(setup: Setup) -> dict[str, Any]:
     """What makes this run the run that it is: settings and contents of the sources."""
     prints = {name: item.fingerprint for name, item in setup.checkpoints.items()}
-    return {**setup.config.identity(), "fingerprints": prints}
+    own = {**setup.config.identity(), "fingerprints": prints}
+    history = setup.config.load_run_history
+    if history is not None:
+        own["load_run_history"] = _digest(history)
+    return own
 
 
 def manifest(setup: Setup, evaluator: HarnessEvaluator, device: str) -> dict[str, Any]:
@@ -53,6 +60,7 @@ def manifest(setup: Setup, evaluator: HarnessEvaluator, device: str) -> dict[str
         "name": config.name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "strategy": config.strategy,
+        "multi_objective": is_multi_objective(config),
         "seed": config.random_seed,
         "config": config.resolved(),
         "identity": own,
@@ -82,6 +90,13 @@ def brackets(config: RunConfig, top: int) -> tuple[Bracket, ...]:
     """One Hyperband round up to ``top`` documents per task, the clamped ``max_budget``."""
     low = min(config.search.min_budget, top)
     return hyperband_round(low, top, config.search.eta)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"load_run_history: {path}: {error.strerror or error}") from None
 
 
 def _versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from auto_merge.runs import reader
 from auto_merge.runs.store import RunStore
 from auto_merge.runs.view import RunView
 from auto_merge.search import deliver
-from auto_merge.search.candidates import Workbench
+from auto_merge.search.candidates import Workbench, plan_of
 from auto_merge.search.conclude import finalists
 from auto_merge.search.evaluate import Examination, kind_of
 from auto_merge.search.models import open_model
@@ -31,6 +31,7 @@ from auto_merge.search.setup import Setup, prepare
 from auto_merge.search.spaces import is_search_configuration, publish, strategy_alone
 from auto_merge.trial import Trial
 
+PARETO = "pareto"
 FORMATS = ("recipe", "plan", "published", "mergekit")
 
 
@@ -74,7 +75,7 @@ def replay(
     kind = None if documents is None else kind_of(documents)
     setup = prepare(config)
     recipe = _decode(_find(file), setup)
-    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
+    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype, cast=setup.cast)
     plan = workbench.plan(recipe)
     text = files.to_yaml(recipe, {m.name: m.path for m in _models(config, recipe).values()})
     written = None
@@ -105,11 +106,12 @@ def merge_file(file: Path, out: Path, *, overwrite: bool) -> Written:
 
 
 def export_trial(run: Path, trial: str, out: Path, *, overwrite: bool) -> Written:
-    """Writes a trial of a run as a model folder.
+    """Writes a trial of a run as a model folder, or every member of its front.
 
     Args:
         run: Run folder.
-        trial: Trial number, or ``best``.
+        trial: Trial number, ``best``, or ``pareto`` for all members of the front, each in a folder
+            of its own inside ``out``.
         out: Folder to write.
         overwrite: Whether ``out`` may exist.
 
@@ -118,11 +120,14 @@ def export_trial(run: Path, trial: str, out: Path, *, overwrite: bool) -> Writte
     """
     store = RunStore(run)
     view = reader.view(store)
-    chosen = _trial(view, run, trial)
+    chosen = _trial(view, run, "best" if trial == PARETO else trial)
     setup = _recorded_setup(store)
     recipe = setup.strategy.decode(chosen.configuration)
-    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype)
-    deliver.export_trial(workbench, recipe, out, view, chosen, overwrite=overwrite)
+    workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype, cast=setup.cast)
+    if trial == PARETO:
+        deliver.export_front(workbench, out, view, overwrite=overwrite)
+    else:
+        deliver.export_trial(workbench, recipe, out, view, chosen, overwrite=overwrite)
     plan = workbench.plan(recipe)
     return Written(str(out), plan.digest, len(plan.steps))
 
@@ -168,7 +173,7 @@ def show_recipe(
         flat = publish(config, recipe)
         return flat, json.dumps(flat, indent=4, sort_keys=True)
     setup = prepare(config)
-    plan = build_plan(_decode(found, setup), setup.checkpoints, dtype=setup.cast.dtype)
+    plan = plan_of(_decode(found, setup), setup.checkpoints, setup.cast, setup.cast.dtype)
     return _plan_data(plan), "\n".join(_plan_lines(plan))
 
 
@@ -268,7 +273,9 @@ def _write(
     overwrite: bool,
 ) -> Written:
     text = deliver.recipe_text(
-        recipe, {role: {"location": model.location} for role, model in models.items()}, out
+        workbench.portable(recipe),
+        {role: {"location": model.location} for role, model in models.items()},
+        out,
     )
     sources = [
         CardSource(role, model.path, workbench.checkpoints[role].fingerprint, model.hub_id)
@@ -291,6 +298,8 @@ def _plan_data(plan: Plan) -> dict[str, Any]:
     return {
         "digest": plan.digest,
         "dtype": plan.dtype,
+        "donor": plan.donor,
+        "added_tokens": [token.to_json() for token in plan.added_tokens],
         "steps": [
             {
                 "output": step.output,
@@ -299,6 +308,7 @@ def _plan_data(plan: Plan) -> dict[str, Any]:
                 "inputs": [list(reference) for reference in step.inputs],
                 "base": list(step.base) if step.base else None,
                 "arguments": dict(step.call.arguments),
+                "factor": step.factor,
                 "digest": step.digest,
             }
             for step in plan.steps
@@ -308,9 +318,11 @@ def _plan_data(plan: Plan) -> dict[str, Any]:
 
 def _plan_lines(plan: Plan) -> list[str]:
     lines = [f"# {len(plan.steps)} tensors, {plan.dtype}, digest {plan.digest[:12]}"]
+    lines += [f"# added token {token.content!r} with id {token.id}" for token in plan.added_tokens]
     for step in plan.steps:
         inputs = ", ".join(f"{role}:{name}" for role, name in step.inputs)
         numbers = ", ".join(f"{key}={value}" for key, value in step.call.arguments.items())
         base = f" on {step.base[0]}:{step.base[1]}" if step.base else ""
-        lines.append(f"{step.output} = {step.call.method}({inputs}){base} [{numbers}]")
+        factor = "" if step.factor == 1.0 else f"{step.factor:g} * "
+        lines.append(f"{step.output} = {factor}{step.call.method}({inputs}){base} [{numbers}]")
     return lines

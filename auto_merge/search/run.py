@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from auto_merge.config.run_config import RunConfig, differing_keys
 from auto_merge.errors import Interrupted, RunError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
-from auto_merge.optimizers import PROPOSERS
+from auto_merge.optimizers import build_optimizer
 from auto_merge.optimizers.hyperband import HyperbandOptimizer
+from auto_merge.optimizers.proposer import Observation
 from auto_merge.recipe import files
 from auto_merge.reports.progress import SearchProgress
 from auto_merge.runs import reader
@@ -19,6 +20,8 @@ from auto_merge.runs.view import Final, RunView
 from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import Conclusion, Finalist, finalists
 from auto_merge.search.deliver import deliver, delivered
+from auto_merge.search.front import FrontConclusion, front_finalists
+from auto_merge.search.history import check_legal, read_run_history
 from auto_merge.search.loop import Limits, SearchLoop
 from auto_merge.search.manifest import brackets, identity, limits_of, manifest
 from auto_merge.search.scoring import build_evaluator, resolve_device
@@ -26,6 +29,11 @@ from auto_merge.search.setup import Setup, prepare
 from auto_merge.search.stopping import StopRequest, stop_on_signals
 from auto_merge.search.worker import LocalWorker
 from auto_merge.trial import Outcome, Trial
+
+if TYPE_CHECKING:
+    from ConfigSpace import ConfigurationSpace
+
+ConclusionKind = TypeVar("ConclusionKind", bound=Conclusion)
 
 
 def run(config: RunConfig, *, quiet: bool = False) -> RunView:
@@ -130,6 +138,7 @@ class Session:
         self._evaluator = evaluator
         self._request = request
         self._quiet = quiet
+        self._multi_objective = bool(store.manifest["multi_objective"])
         config = setup.config
         self.workbench = Workbench(
             setup.checkpoints,
@@ -138,6 +147,7 @@ class Session:
             in_memory=config.evaluation.in_memory,
             scratch=config.cache_dir / "scratch",
             max_layers=setup.strategy.max_layers,
+            cast=setup.cast,
         )
 
     def go(self) -> RunView:
@@ -154,6 +164,7 @@ class Session:
             quiet=self._quiet,
         )
         with progress:
+            self._fix_reference_point(progress)
             self.search(limits, progress)
             final = self.conclude(progress)
             progress.phase("writing the merged model and the report")
@@ -197,26 +208,54 @@ class Session:
             space.seed(config.random_seed)
             extra = space.sample_configuration(config.search.random_init_points)
             points += [("random", dict(item)) for item in _listed(extra)]
-        stages = brackets(config, self._store.manifest["top_fidelity"])
-        proposer = PROPOSERS.get(config.search.optimizer)(space, config.random_seed)
-        optimizer = HyperbandOptimizer(stages, points, proposer)
+        optimizer = build_optimizer(
+            config.search.optimizer,
+            space,
+            config.random_seed,
+            brackets(config, self._store.manifest["top_fidelity"]),
+            points,
+            self._setup.objectives if self._multi_objective else (),
+            self._warm_start(space),
+        )
         optimizer.restore(
             ("ask", event.asked()) if event.kind == "ask" else ("tell", event.trial, event.told())
             for event in self._store.events()
         )
         return optimizer
 
+    def _warm_start(self, space: ConfigurationSpace) -> list[Observation]:
+        """What an earlier search found out.
+
+        Raises:
+            UserError: The run history cannot be read, or does not fit the search space.
+        """
+        path, objectives = self._setup.config.load_run_history, self._setup.objectives
+        if path is None:
+            return []
+        history = read_run_history(path, self._setup.strategy, len(objectives))
+        for item in history:
+            check_legal(item, space, path)
+        return [
+            item.observation(-1 - number, objectives, self._multi_objective)
+            for number, item in enumerate(history)
+        ]
+
     def finalists(self) -> list[Finalist]:
         """The trials that may win, with their recipes."""
-        decode = self._setup.strategy.decode
-        return [
-            Finalist(trial, decode(trial.configuration))
-            for trial in finalists(reader.view(self._store))
-        ]
+        decode, view = self._setup.strategy.decode, reader.view(self._store)
+        trials = front_finalists(view) if self._multi_objective else finalists(view)
+        return [Finalist(trial, decode(trial.configuration)) for trial in trials]
 
     def conclusion(self, progress: SearchProgress) -> Conclusion:
         """What chooses the winner and compares it."""
-        return Conclusion(
+        return self._conclusion(Conclusion, progress)
+
+    def front_conclusion(self, progress: SearchProgress) -> FrontConclusion:
+        """The same for a front."""
+        return self._conclusion(FrontConclusion, progress)
+
+    def _conclusion(self, kind: type[ConclusionKind], progress: SearchProgress) -> ConclusionKind:
+        return kind(
             self.workbench,
             self._evaluator,
             self._setup.objectives,
@@ -229,19 +268,34 @@ class Session:
         )
 
     def conclude(self, progress: SearchProgress) -> Final:
-        """Chooses the winner, compares it on held-out documents and stores the result."""
-        conclusion = self.conclusion(progress)
-        winner = conclusion.choose(self.finalists())
-        openings = self._count_opening(winner)
-        final = conclusion.conclude(winner, openings)
+        """Chooses the winner or the front, compares it and stores the result."""
+        final = self._front(progress) if self._multi_objective else self._winner(progress)
         told = sum(event.kind == "tell" for event in self._store.events())
         self._store.set_fact(reader.FINAL_FACT, reader.final_to_data(final, told))
         return final
 
-    def _count_opening(self, winner: Finalist) -> int:
-        """Notes, before the first look, that a winner sees the held-out documents."""
-        seen = self._store.fact(reader.OPENINGS_FACT, [])
+    def _winner(self, progress: SearchProgress) -> Final:
+        conclusion = self.conclusion(progress)
+        winner = conclusion.choose(self.finalists())
         digest = self.workbench.candidate(winner.recipe).digest
+        return conclusion.conclude(winner, self._count_opening(digest))
+
+    def _front(self, progress: SearchProgress) -> Final:
+        conclusion = self.front_conclusion(progress)
+        members = conclusion.choose_front(self.finalists())
+        openings = self._count_opening(conclusion.signature(members))
+        reference = self._store.fact(reader.REFERENCE_FACT)
+        return conclusion.conclude_front(members, openings, reference)
+
+    def _fix_reference_point(self, progress: SearchProgress) -> None:
+        """Scores the sources, whose worst costs bound every hypervolume of the run."""
+        if self._multi_objective and self._store.fact(reader.REFERENCE_FACT) is None:
+            point = self.front_conclusion(progress).reference_point()
+            self._store.set_fact(reader.REFERENCE_FACT, point)
+
+    def _count_opening(self, digest: str) -> int:
+        """Notes, before the first look, that a result sees the held-out documents."""
+        seen = self._store.fact(reader.OPENINGS_FACT, [])
         if digest not in seen:
             seen.append(digest)
             self._store.set_fact(reader.OPENINGS_FACT, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from auto_merge.checkpoints.vocab_files import extended_tokenizer
 from auto_merge.config.evaluation import TaskFunction
 from auto_merge.config.run_config import RunConfig
 from auto_merge.evaluation.evaluator import HarnessEvaluator
@@ -37,7 +38,7 @@ def build_evaluator(setup: Opened, device: str, *, limit: float | None = None) -
     evaluator = HarnessEvaluator(
         setup.objectives,
         evaluation_settings(config, setup.cast.dtype, device, limit),
-        setup.donor.path,
+        extended_tokenizer(setup.donor.path, setup.added_tokens, config.cache_dir),
         Ledger(config.cache_dir / "ledger.sqlite"),
     )
     evaluator.prepare()

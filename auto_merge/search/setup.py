@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from auto_merge.checkpoints.checkpoint import Checkpoint, fingerprint
+from auto_merge.checkpoints.vocabulary import AddedToken
 from auto_merge.config.models import Model
 from auto_merge.config.run_config import RunConfig
 from auto_merge.errors import CheckpointError
 from auto_merge.evaluation.task_names import check_names
-from auto_merge.merging.plan import build_plan
 from auto_merge.seams import Strategy
 from auto_merge.search.baselines import Cast
+from auto_merge.search.candidates import plan_of
 from auto_merge.search.models import open_model
 from auto_merge.search.spaces import build_strategy
 from auto_merge.trial import Objective
@@ -30,12 +31,14 @@ class Opened:
         objectives: Its objectives.
         checkpoints: Role name -> opened model, fingerprints taken.
         cast: Who takes part.
+        added_tokens: Tokens that candidates have beside those of the donor.
     """
 
     config: RunConfig
     objectives: tuple[Objective, ...]
     checkpoints: Mapping[str, Checkpoint]
     cast: Cast
+    added_tokens: tuple[AddedToken, ...]
 
     @property
     def donor(self) -> Checkpoint:
@@ -73,11 +76,11 @@ def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
     cast = _cast(config, checkpoints)
     strategy = build_strategy(config, cast)
     # The uniform average touches every tensor of every source: it fits, or the sources do not.
-    build_plan(cast.uniform_average(), checkpoints, dtype=cast.dtype)
+    plan = plan_of(cast.uniform_average(), checkpoints, cast, cast.dtype)
     for _, point in strategy.initial_design()[:1]:
-        # What the settings alone decide, such as scales that the architecture cannot have.
-        build_plan(strategy.decode(point), checkpoints, dtype=cast.dtype)
-    return Setup(config, objectives, checkpoints, cast, strategy)
+        # What the settings alone decide, such as a slice outside of its model.
+        plan_of(strategy.decode(point), checkpoints, cast, cast.dtype)
+    return Setup(config, objectives, checkpoints, cast, plan.added_tokens, strategy)
 
 
 def open_alone(config: RunConfig, model: Model) -> Opened:
@@ -94,7 +97,7 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
     dtype: str = config.evaluation.torch_dtype
     dtype = checkpoint.dtype if dtype == "auto" else dtype
     cast = Cast((model.name,), None, checkpoint.num_layers, dtype)
-    return Opened(config, objectives, {model.name: checkpoint}, cast)
+    return Opened(config, objectives, {model.name: checkpoint}, cast, ())
 
 
 def _task_names(config: RunConfig) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from auto_merge.errors import RecipeError, RunError
-from auto_merge.search.history import Remembered, read_run_history
+from auto_merge.search.history import Remembered, check_legal, read_run_history
 from auto_merge.strategies.lfs import LayerwiseFusion
 from auto_merge.strategies.lfs_settings import LfsSettings
-from auto_merge.trial import FAILURE_COST, Status
+from auto_merge.trial import FAILURE_COST, Objective, Status
 
 STRATEGY = LayerwiseFusion(
     LfsSettings(
@@ -102,6 +102,25 @@ def test_a_foreign_configuration_is_refused_by_key(tmp_path: Path) -> None:
     file = written(tmp_path, [entry(1, 10, 0.5)], c1={"learning_rate": 0.1})
     with pytest.raises(RecipeError, match=r"runhistory\.json: .*'learning_rate'"):
         read_run_history(file, STRATEGY, 1)
+
+
+def test_what_an_optimizer_learns() -> None:
+    two = [Objective("a", "acc,none"), Objective("b", "acc,none", weight=3.0)]
+    known = Remembered(values(1.0, 0.0), (0.4, 0.8), 100, Status.SUCCESS)
+    seen = known.observation(-1, two, multi_objective=True)
+    assert (seen.cost, seen.costs, seen.fidelity) == (pytest.approx(0.7), (0.4, 0.8), 100)
+    assert known.observation(-1, two, multi_objective=False).costs == ()
+    single = Remembered(values(1.0, 0.0), (0.5,), 100, Status.SUCCESS)
+    assert single.observation(-2, two, multi_objective=True).costs == (0.5, 0.5)
+    failed = Remembered(values(1.0, 0.0), (FAILURE_COST,), 100, Status.TIMEOUT)
+    assert failed.observation(-3, two, multi_objective=True).cost == FAILURE_COST
+
+
+def test_values_beyond_the_range_are_refused(tmp_path: Path) -> None:
+    known = Remembered(values(7.0, 0.0), (0.5,), 100, Status.SUCCESS)
+    with pytest.raises(RecipeError, match="does not fit the search space"):
+        check_legal(known, STRATEGY.space(), tmp_path / "x.json")
+    check_legal(Remembered(values(1.0, 0.0), (0.5,), 1, Status.SUCCESS), STRATEGY.space(), tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"data": 3}', '{"data": [], "configs": []}'])
