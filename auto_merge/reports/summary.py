@@ -240,7 +240,8 @@ def _baselines(others: Sequence[HeldoutRow]) -> str:
 def _start_point(view: RunView) -> str:
     assert view.final is not None
     origin = view.final.trial.origin
-    if not origin.startswith(_INITIAL):
+    alone = len({row.trial.config_id for row in view.trials}) == 1  # nothing was searched
+    if alone or not origin.startswith(_INITIAL):
         return ""
     label = clean(origin.removeprefix(_INITIAL).strip(": "))
     return f"It is a start point of the search ({label}): nothing better was found."

@@ -157,15 +157,13 @@ def test_differing_keys_are_none_exactly_for_equals(
 
 def test_problems_do_not_stop_loading(write: Write) -> None:
     file = write("vllm: false", "vllm: true\n    include_path: gone")
-    config = load_config(file, ["n_workers=4", "load_run_history=old.json"])
+    config = load_config(file, ["n_workers=4"])
     here = Path.cwd()
     assert config.problems() == (
         "x.yaml:8: global_params.evaluation.vllm: vLLM is not available in this version; "
         "set it to false",
         "--set n_workers=4: strategies.lfs.n_workers: more than one worker is not available in "
         "this version; set it to 1",
-        "--set load_run_history=old.json: global_params.load_run_history: a warm start is not "
-        "available in this version; remove it",
         f"x.yaml:9: global_params.evaluation.include_path: no folder {here / 'gone'}",
     )
     with pytest.raises(ConfigError, match=r"^x.yaml:8: global_params.evaluation.vllm: vLLM is not"):
