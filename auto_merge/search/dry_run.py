@@ -13,6 +13,7 @@ from typing import Any
 from auto_merge.config.run_config import RunConfig
 from auto_merge.errors import CheckpointError
 from auto_merge.evaluation.evaluator import HarnessEvaluator
+from auto_merge.evaluation.task_names import check_names
 from auto_merge.optimizers.fidelity import Bracket, rungs
 from auto_merge.runs.store import RunStore
 from auto_merge.search import front
@@ -21,7 +22,7 @@ from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
 from auto_merge.search.scoring import build_evaluator, resolve_device
-from auto_merge.search.setup import Setup, prepare
+from auto_merge.search.setup import Setup, prepare, task_names
 from auto_merge.search.spaces import is_multi_objective, strategy_alone
 
 _WARM_UP, _TIMED = 2, 16
@@ -131,7 +132,9 @@ def dry_run(config: RunConfig) -> DryRun:
             speed = _documents_per_second(setup, evaluator, device)
         checked.append(f"{len(objectives)} task metrics and their documents")
     else:
-        not_checked.append("tasks and their documents")
+        check_names(task_names(config), [path for path in config.include_paths if path.is_dir()])
+        checked.append("names of the tasks")
+        not_checked.append("documents of the tasks")
     num_hyperparameters = _num_hyperparameters(config, setup, checked)
     stages = brackets(config, top)
     limits = limits_of(config)

@@ -71,7 +71,7 @@ def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
     objectives = config.objectives()
     if not dry:
         config.check_supported()
-        check_names(_task_names(config), config.include_paths)
+        check_names(task_names(config), config.include_paths)
     checkpoints = open_models(config, download=not dry)
     cast = _cast(config, checkpoints)
     strategy = build_strategy(config, cast)
@@ -91,7 +91,7 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
     """
     config.check_supported()
     objectives = config.objectives()
-    check_names(_task_names(config), config.include_paths)
+    check_names(task_names(config), config.include_paths)
     checkpoint = open_model(model)
     fingerprint(checkpoint, config.cache_dir)
     dtype: str = config.evaluation.torch_dtype
@@ -100,7 +100,7 @@ def open_alone(config: RunConfig, model: Model) -> Opened:
     return Opened(config, objectives, {model.name: checkpoint}, cast, ())
 
 
-def _task_names(config: RunConfig) -> list[str]:
+def task_names(config: RunConfig) -> list[str]:
     """Names that must be tasks of lm-eval."""
     return [entry.task for entry in config.evaluation.tasks if entry.function is None]
 

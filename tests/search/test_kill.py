@@ -22,7 +22,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def start(world: Path, output: str, cache: str, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(REPOSITORY / "merge.py"), "--config", str(world / "lfs.yaml")]
+    (config,) = world.glob("*.yaml")
+    command = [sys.executable, str(REPOSITORY / "merge.py"), "--config", str(config)]
     return subprocess.Popen(
         [*command, "--output", str(world / output), "--quiet", *words],
         env={**os.environ, "AUTO_MERGE_CACHE": str(world / cache)},
@@ -74,12 +75,23 @@ def same_trials(first: RunView, second: RunView) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["random", "smac"])
-def test_killed_three_times_equals_uninterrupted(tmp_path: Path, optimizer: str) -> None:
-    make_world(tmp_path, optimizer=optimizer, max_trials=24)
+@pytest.mark.parametrize(
+    ("strategy", "optimizer", "kills"),
+    [
+        ("lfs", "random", 3),
+        ("lfs", "smac", 3),
+        ("lfs_multiobj", "smac", 1),
+        ("dis", "smac", 1),
+        ("prune", "smac", 1),
+    ],
+)
+def test_killed_equals_uninterrupted(
+    tmp_path: Path, strategy: str, optimizer: str, kills: int
+) -> None:
+    make_world(tmp_path, optimizer=optimizer, strategy=strategy, max_trials=24)
     assert finish(start(tmp_path, "whole", "cache_whole"))[0] == 0
-    dice = random.Random(optimizer)
-    moments = sorted(dice.sample(range(1, 22), 3))
+    dice = random.Random(optimizer + strategy)
+    moments = sorted(dice.sample(range(1, 22), kills))
     for moment in moments:
         process = start(tmp_path, "broken", "cache_broken")
         wait_for_tells(process, tmp_path / "broken", moment)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from pico import make_llama
 from transformers import AutoModelForCausalLM
@@ -98,6 +99,13 @@ def test_replay(world: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> 
     kind, scale, *_ = name.split("/")
     assert model.config.num_hidden_layers == LAYERS[scale if kind == "prune" else kind]
     assert model.config.model_type == "llama"
+    tokens = torch.arange(4, 16).view(1, 12)
+    with torch.no_grad():
+        whole = model(input_ids=tokens).logits[:, -1]
+        past = model(input_ids=tokens[:, :-1], use_cache=True).past_key_values
+        last = model(input_ids=tokens[:, -1:], past_key_values=past).logits[:, -1]
+    assert len(past) == model.config.num_hidden_layers
+    assert torch.allclose(whole, last, atol=1e-4)
 
 
 def test_another_number_of_models_is_refused_with_both(
