@@ -18,8 +18,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,21 @@ from common import ROOT, heading, keep, spread, table
 
 from auto_merge.config import load_config
 from auto_merge.config.run_config import RunConfig
+from auto_merge.recipe.model import Recipe
 from auto_merge.reports.progress import SearchProgress
 from auto_merge.runs import reader
 from auto_merge.runs.store import RunStore
+from auto_merge.runs.view import RunView
+from auto_merge.search.baselines import SINGLE_SCALES
 from auto_merge.search.manifest import limits_of, manifest
-from auto_merge.search.run import Session, run
+from auto_merge.search.run import Session
 from auto_merge.search.scoring import build_evaluator, heldout_fidelity
 from auto_merge.search.setup import prepare
 from auto_merge.search.spaces import is_multi_objective
 from auto_merge.search.stopping import StopRequest
 from auto_merge.statistics import hypervolume_share, largest_subset, signed_rank
-from auto_merge.trial import TaskScore, objective_costs, scalar_cost
+from auto_merge.statistics.pareto import front
+from auto_merge.trial import objective_costs, scalar_cost
 
 OPTIMIZERS = ("smac", "random")
 
@@ -57,9 +62,9 @@ def load(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> Ru
     )
 
 
-def search_once(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> dict[str, Any]:
-    """One search and the held-out score of its final pick, without baselines."""
-    loaded = load(seed, optimizer, trials, config, work)
+@contextmanager
+def searched(loaded: RunConfig) -> Iterator[tuple[Session, SearchProgress, RunView]]:
+    """Runs a search without its conclusion."""
     setup = prepare(loaded)
     evaluator = build_evaluator(setup, "cpu")
     folder = loaded.output_path
@@ -69,54 +74,76 @@ def search_once(seed: int, optimizer: str, trials: int, config: Path, work: Path
         store = RunStore.create(folder, manifest(setup, evaluator, "cpu"))
     with store.lock():
         session = Session(setup, store, evaluator, "cpu", StopRequest(), quiet=True)
-        progress = SearchProgress(max_trials=trials, quiet=True)
+        progress = SearchProgress(max_trials=loaded.search.max_trials, quiet=True)
+        session.fix_reference_point(progress)
         session.search(limits_of(loaded), progress)
-        view = reader.view(store)
+        yield session, progress, reader.view(store)
+
+
+def search_once(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> dict[str, Any]:
+    """One search and the held-out score of its final pick, without baselines."""
+    with searched(load(seed, optimizer, trials, config, work)) as (session, progress, view):
         winner = session.conclusion(progress).choose(session.finalists())
-    candidate = session.workbench.candidate(winner.recipe)
-    heldout = evaluator.evaluate(candidate, heldout_fidelity(setup, evaluator), split="heldout")
-    searched = evaluator.evaluate(candidate, evaluator.max_fidelity)
-    return {
-        "seed": seed,
-        "optimizer": optimizer,
-        "heldout": 1.0 - scalar_cost(setup.objectives, heldout),
-        "search": 1.0 - scalar_cost(setup.objectives, searched),
-        "documents": view.trials[-1].documents,
-        "seconds": view.active_seconds,
-    }
+        setup, evaluator = session.setup, session.evaluator
+        candidate = session.workbench.candidate(winner.recipe)
+        heldout = evaluator.evaluate(candidate, heldout_fidelity(setup, evaluator), split="heldout")
+        everything = evaluator.evaluate(candidate, evaluator.max_fidelity)
+        return {
+            "seed": seed,
+            "optimizer": optimizer,
+            "heldout": 1.0 - scalar_cost(setup.objectives, heldout),
+            "search": 1.0 - scalar_cost(setup.objectives, everything),
+            "documents": view.trials[-1].documents,
+            "seconds": view.active_seconds,
+        }
 
 
 def front_once(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> dict[str, Any]:
-    """One multi-objective search with its conclusion: the costs of the front's members."""
-    view = run(load(seed, optimizer, trials, config, work), quiet=True)
-    assert view.final is not None
-    assert view.final.front is not None
-    front = view.final.front
-
-    def costs(scores: Sequence[TaskScore]) -> list[float]:
-        return list(objective_costs(view.objectives, scores))
-
-    return {
-        "seed": seed,
-        "optimizer": optimizer,
-        "members": [[costs(m.search_scores), costs(m.row.scores)] for m in front.members],
-        "reference": list(front.reference),
-        "hypervolume": front.hypervolume,
-        "baselines": front.baseline_hypervolume,
-        "documents": view.trials[-1].documents,
-        "seconds": view.active_seconds,
-    }
+    """One multi-objective search: costs of the front's members on all documents of both kinds."""
+    with searched(load(seed, optimizer, trials, config, work)) as (session, progress, view):
+        members = session.front_conclusion(progress).choose_front(session.finalists())
+        costs = both_costs(session, [member.recipe for member in members])
+        return {
+            "seed": seed,
+            "optimizer": optimizer,
+            "members": costs,
+            "reference": list(view.reference or ()),
+            "documents": view.trials[-1].documents,
+            "seconds": view.active_seconds,
+        }
 
 
-def cut_to_equal_size(pair: Sequence[dict[str, Any]]) -> None:
-    """Gives two results of one seed the held-out hypervolume of equally many members."""
-    size = min(len(item["members"]) for item in pair)
-    for item in pair:
-        searched = [member[0] for member in item["members"]]
-        kept = largest_subset(searched, size, item["reference"])
-        opened = [item["members"][place][1] for place in kept]
-        item["heldout"] = hypervolume_share(opened, item["reference"])
-        item["size"] = size
+def baselines_once(trials: int, config: Path, work: Path) -> dict[str, Any]:
+    """Costs of sources, base, average and a sweep of single scales; the same for every seed."""
+    with searched(load(0, "random", 1, config, work / "baselines")) as (session, _, _):
+        cast = session.setup.cast
+        recipes = [cast.single_model(model) for model in (*cast.models, cast.base) if model]
+        recipes += [cast.uniform_average(), *map(cast.single_scale, SINGLE_SCALES)]
+        return {"members": both_costs(session, recipes)}
+
+
+def both_costs(session: Session, recipes: Sequence[Recipe]) -> list[list[list[float]]]:
+    """Costs per objective on all search documents and on all held-out documents."""
+    objectives, evaluator = session.setup.objectives, session.evaluator
+    heldout = heldout_fidelity(session.setup, evaluator)
+    found = []
+    for recipe in recipes:
+        candidate = session.workbench.candidate(recipe)
+        kinds = [
+            evaluator.evaluate(candidate, evaluator.max_fidelity),
+            evaluator.evaluate(candidate, heldout, split="heldout"),
+        ]
+        found.append([list(objective_costs(objectives, scores)) for scores in kinds])
+    return found
+
+
+def value(item: dict[str, Any], size: int, reference: Sequence[float]) -> float:
+    """Held-out hypervolume of the ``size`` members that cover most on search documents."""
+    everyone = [member[0] for member in item["members"]]
+    undominated = front(everyone)
+    kept = largest_subset([everyone[place] for place in undominated], size, reference)
+    opened = [item["members"][undominated[place]][1] for place in kept]
+    return hypervolume_share(opened, reference)
 
 
 def in_process(
@@ -148,22 +175,29 @@ def main() -> None:
         seed, optimizer = int(options.one[0]), options.one[1]
         multi = is_multi_objective(load_config(options.config))
         once = front_once if multi else search_once
-        found = once(seed, optimizer, options.trials, options.config, work)
+        if optimizer == "baselines":
+            found = baselines_once(options.trials, options.config, work)
+        else:
+            found = once(seed, optimizer, options.trials, options.config, work)
         (work / f"result_{optimizer}_{seed}.json").write_text(json.dumps(found), "utf-8")
         return
     jobs = [(seed, optimizer) for seed in range(options.seeds) for optimizer in OPTIMIZERS]
     with ThreadPoolExecutor(options.parallel) as pool:
         found = list(pool.map(lambda job: in_process(*job, options, work), jobs))
-    summarise(found, options)
+    baselines = None
+    if "members" in found[0]:
+        baselines = in_process(0, "baselines", options, work)
+    summarise(found, baselines, options)
 
 
-def summarise(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+def summarise(
+    found: list[dict[str, Any]], baselines: dict[str, Any] | None, options: argparse.Namespace
+) -> None:
     by = {(item["seed"], item["optimizer"]): item for item in found}
     seeds = sorted({item["seed"] for item in found})
-    fronts = "members" in found[0]
-    if fronts:
+    if baselines is not None:
         for seed in seeds:
-            cut_to_equal_size([by[seed, name] for name in OPTIMIZERS])
+            compare_fronts([by[seed, name] for name in OPTIMIZERS], baselines)
     differences = [by[s, "smac"]["heldout"] - by[s, "random"]["heldout"] for s in seeds]
     test = signed_rank(differences)
     rows = [
@@ -172,7 +206,7 @@ def summarise(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
             *(f"{100 * by[seed, name]['heldout']:.2f}" for name in OPTIMIZERS),
             f"{100 * (by[seed, 'smac']['heldout'] - by[seed, 'random']['heldout']):+.2f}",
             *(by[seed, name]["documents"] for name in OPTIMIZERS),
-            *((by[seed, "smac"]["size"], *_baselines(by, seed)) if fronts else ()),
+            *(by[seed, "smac"]["against"] if baselines else ()),
         ]
         for seed in seeds
     ]
@@ -181,18 +215,17 @@ def summarise(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         "SMAC better by about a point.",
     )
     columns = ["seed", "SMAC", "random", "difference", "documents SMAC", "documents random"]
-    columns += ["size", "whole SMAC front", "baselines"] if fronts else []
+    columns += ["size", "baselines' size", "SMAC", "baselines"] if baselines else []
     lines += table(columns, rows)
-    if fronts:
-        ahead = [by[s, "smac"]["hypervolume"] - by[s, "smac"]["baselines"] for s in seeds]
+    if baselines is not None:
+        ahead = [100 * by[s, "smac"]["ahead"] for s in seeds]
         lines += [
             "",
             "Baselines: the front of all sources, base, uniform average and a sweep of single "
-            "scales, cut to the size of SMAC's front (or the other way round). SMAC's front minus "
-            f"theirs: {spread([100 * value for value in ahead])}, above 0 in "
-            f"{sum(value > 0 for value in ahead)} of {len(seeds)}.",
+            "scales; it and SMAC's front are cut to equal size. SMAC's front minus theirs: "
+            f"{spread(ahead)}, above 0 in {sum(item > 0 for item in ahead)} of {len(seeds)}.",
         ]
-    what = "hypervolume, percent of the box" if fronts else "mean, points"
+    what = "hypervolume, percent of the box" if baselines else "mean, points"
     lines += [
         "",
         f"Held-out {what}. SMAC {spread([100 * by[s, 'smac']['heldout'] for s in seeds])}, "
@@ -202,11 +235,21 @@ def summarise(found: list[dict[str, Any]], options: argparse.Namespace) -> None:
         f"{100 * test.low:+.2f} to {100 * test.high:+.2f}; one-sided exact Wilcoxon p = "
         f"{test.p_value:.2g}; SMAC ahead in {sum(d > 0 for d in differences)} of {len(seeds)}.",
     ]
-    keep("front_against_random" if fronts else "smac_against_random", lines)
+    keep("front_against_random" if baselines else "smac_against_random", lines)
 
 
-def _baselines(by: dict[tuple[int, str], dict[str, Any]], seed: int) -> list[str]:
-    return [f"{100 * by[seed, 'smac'][key]:.2f}" for key in ("hypervolume", "baselines")]
+def compare_fronts(pair: Sequence[dict[str, Any]], baselines: dict[str, Any]) -> None:
+    """Values both fronts of a seed at equal size, and SMAC's against the baselines."""
+    size = min(len(item["members"]) for item in pair)
+    reference = pair[0]["reference"]
+    for item in pair:
+        item["heldout"] = value(item, size, reference)
+    smac = pair[0]
+    known = len(front([member[0] for member in baselines["members"]]))
+    equal = min(len(smac["members"]), known)
+    values = [value(item, equal, reference) for item in (smac, baselines)]
+    smac["against"] = [size, equal, *(f"{100 * found:.2f}" for found in values)]
+    smac["ahead"] = values[0] - values[1]
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ def front_finalists(view: RunView, count: int = FRONT_SIZE) -> list[Trial]:
     """The trials that may become members of the front.
 
     At the highest rung, where they have been scored on all search documents, the first ``count``
-    by non-dominated rank and crowding; of those below it the first half as many. A configuration
-    whose latest trial failed is left out.
+    by non-dominated rank and crowding; of those below it the first half as many. The one with the
+    best weighted mean is always among them. A configuration whose latest trial failed is left out.
 
     Args:
         view: The run.
@@ -58,7 +58,10 @@ def front_finalists(view: RunView, count: int = FRONT_SIZE) -> list[Trial]:
     for above, most in ((True, count), (False, count // 2)):
         group = [pair for pair in good if (pair[0].fidelity == top) is above]
         points = [objective_costs(view.objectives, outcome.scores) for _, outcome in group]
-        found += [group[place][0] for place in ranked(points)[:most]]
+        # Crowding drops the dense middle of a front, where the best mean as a rule is; the
+        # successes come in the order of their means.
+        order = dict.fromkeys([*range(min(1, len(group))), *ranked(points)])
+        found += [group[place][0] for place in list(order)[:most]]
     return found
 
 
@@ -294,7 +297,15 @@ class FrontConclusion(Conclusion):
         return [objective_costs(self._objectives, one.search) for one in group]
 
     def _thinned(self, group: Sequence[_Scored], size: int) -> list[_Scored]:
-        return [group[place] for place in thinned(self._search_costs(group), max(0, size))]
+        """At most ``size`` models that spread over the front, that of the best mean among them."""
+        if len(group) <= size:
+            return list(group)
+        if size <= 0:
+            return []
+        best = max(group, key=lambda one: self._mean(one.search))
+        others = [one for one in group if one is not best]
+        places = thinned(self._search_costs(others), size - 1)
+        return [best, *(others[place] for place in places)]
 
     def _cut(self, group: list[_Scored], size: int, reference: Sequence[float]) -> list[_Scored]:
         """The ``size`` models that cover most on search documents."""

@@ -121,6 +121,8 @@ class Session:
         quiet: Whether to show no progress.
 
     Attributes:
+        setup: The opened configuration.
+        evaluator: Scores candidates.
         workbench: Where candidates are merged.
     """
 
@@ -133,9 +135,9 @@ class Session:
         request: StopRequest,
         quiet: bool,
     ) -> None:
-        self._setup = setup
+        self.setup = setup
         self._store = store
-        self._evaluator = evaluator
+        self.evaluator = evaluator
         self._request = request
         self._quiet = quiet
         self._multi_objective = bool(store.manifest["multi_objective"])
@@ -152,7 +154,7 @@ class Session:
 
     def go(self) -> RunView:
         """Searches, concludes and writes the results."""
-        limits = limits_of(self._setup.config)
+        limits = limits_of(self.setup.config)
         self._store.set_fact(reader.LIMITS_FACT, asdict(limits))
         seen = reader.view(self._store)
         progress = SearchProgress(
@@ -164,7 +166,7 @@ class Session:
             quiet=self._quiet,
         )
         with progress:
-            self._fix_reference_point(progress)
+            self.fix_reference_point(progress)
             self.search(limits, progress)
             final = self.conclude(progress)
             progress.phase("writing the merged model and the report")
@@ -179,19 +181,19 @@ class Session:
         optimizer = self._optimizer()
         worker = LocalWorker(
             self.workbench,
-            self._evaluator,
-            self._setup.objectives,
-            trial_seconds=self._setup.config.evaluation.trial_seconds,
+            self.evaluator,
+            self.setup.objectives,
+            trial_seconds=self.setup.config.evaluation.trial_seconds,
             should_stop=self._request,
             on_progress=progress.documents,
         )
         loop = SearchLoop(
             self._store,
-            self._setup.strategy,
+            self.setup.strategy,
             optimizer,
             worker,
             limits,
-            _Recorder(self._store, self._setup, progress),
+            _Recorder(self._store, self.setup, progress),
             self._request,
         )
         try:
@@ -201,7 +203,7 @@ class Session:
             optimizer.close()
 
     def _optimizer(self) -> HyperbandOptimizer:
-        config, strategy = self._setup.config, self._setup.strategy
+        config, strategy = self.setup.config, self.setup.strategy
         space = strategy.space()
         points = list(strategy.initial_design())
         if config.search.random_init_points:
@@ -214,7 +216,7 @@ class Session:
             config.random_seed,
             brackets(config, self._store.manifest["top_fidelity"]),
             points,
-            self._setup.objectives if self._multi_objective else (),
+            self.setup.objectives if self._multi_objective else (),
             self._warm_start(space),
         )
         optimizer.restore(
@@ -229,10 +231,10 @@ class Session:
         Raises:
             UserError: The run history cannot be read, or does not fit the search space.
         """
-        path, objectives = self._setup.config.load_run_history, self._setup.objectives
+        path, objectives = self.setup.config.load_run_history, self.setup.objectives
         if path is None:
             return []
-        history = read_run_history(path, self._setup.strategy, len(objectives))
+        history = read_run_history(path, self.setup.strategy, len(objectives))
         for item in history:
             check_legal(item, space, path)
         return [
@@ -242,7 +244,7 @@ class Session:
 
     def finalists(self) -> list[Finalist]:
         """The trials that may win, with their recipes."""
-        decode, view = self._setup.strategy.decode, reader.view(self._store)
+        decode, view = self.setup.strategy.decode, reader.view(self._store)
         trials = front_finalists(view) if self._multi_objective else finalists(view)
         return [Finalist(trial, decode(trial.configuration)) for trial in trials]
 
@@ -257,9 +259,9 @@ class Session:
     def _conclusion(self, kind: type[ConclusionKind], progress: SearchProgress) -> ConclusionKind:
         return kind(
             self.workbench,
-            self._evaluator,
-            self._setup.objectives,
-            self._setup.cast,
+            self.evaluator,
+            self.setup.objectives,
+            self.setup.cast,
             rungs=self._store.manifest["rungs"],
             heldout_fidelity=self._store.manifest["heldout_fidelity"],
             should_stop=self._request,
@@ -287,7 +289,7 @@ class Session:
         reference = self._store.fact(reader.REFERENCE_FACT)
         return conclusion.conclude_front(members, openings, reference)
 
-    def _fix_reference_point(self, progress: SearchProgress) -> None:
+    def fix_reference_point(self, progress: SearchProgress) -> None:
         """Scores the sources, whose worst costs bound every hypervolume of the run."""
         if self._multi_objective and self._store.fact(reader.REFERENCE_FACT) is None:
             point = self.front_conclusion(progress).reference_point()

@@ -318,9 +318,19 @@ class TestFinalists:
             row(6, 30),
         ]
         found = [trial.index for trial in front_finalists(view(*rows))]
-        assert sorted(found[:2]) == [1, 2]
-        assert found[2:] == [0, 3, 4, 5]
+        assert found[0] == 0  # the best mean, and of equal ones the first
+        assert sorted(found[1:3]) == [1, 2]
+        assert found[3:] == [3, 4, 5]
         assert [trial.index for trial in front_finalists(view(*rows), 2)][2:] == [4]
+
+    def test_the_best_mean_is_kept_where_the_front_is_dense(self) -> None:
+        knee = [row(i, 30, 0.30 + i / 1000, 0.30 - i / 990) for i in range(20)]
+        ends = [row(20, 30, 0.0, 0.9), row(21, 30, 0.9, 0.0)]
+        best = min(range(20), key=lambda i: 0.30 + i / 1000 + 0.30 - i / 990)
+        for count in (2, 3, 5):
+            found = front_finalists(view(*knee, *ends), count)
+            assert found[0].index == best
+            assert len(found) == count
 
     def test_without_a_success_there_is_none(self) -> None:
         with pytest.raises(AutoMergeError, match="no trial succeeded"):
