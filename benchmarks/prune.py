@@ -20,14 +20,13 @@ from typing import Any
 import torch
 from common import ROOT, heading, keep, table
 from safetensors.torch import load_file, save_file
+from searches import searched
 
 from auto_merge import zoo
 from auto_merge.config import load_config
 from auto_merge.config.run_config import RunConfig
 from auto_merge.recipe.model import Recipe
-from auto_merge.runs.view import RunView
 from auto_merge.search.candidates import Workbench
-from auto_merge.search.run import run
 from auto_merge.search.scoring import build_evaluator, heldout_fidelity
 from auto_merge.search.setup import prepare
 from auto_merge.trial import scalar_cost
@@ -75,10 +74,15 @@ def load(work: Path, name: str, trials: int, *changes: str) -> RunConfig:
     )
 
 
-def removed(view: RunView, layers: int) -> list[int]:
-    assert view.final is not None
-    kept = {part.sources[0].layers[0] for part in view.final.recipe.slices}
+def removed(recipe: Recipe, layers: int) -> list[int]:
+    kept = {part.sources[0].layers[0] for part in recipe.slices}
     return sorted(set(range(layers)) - kept)
+
+
+def winner(config: RunConfig) -> Recipe:
+    """The member of the front with the best mean, chosen on search documents."""
+    with searched(config) as (session, progress, _):
+        return session.front_conclusion(progress).choose_front(session.finalists())[0].recipe
 
 
 def find_planted(work: Path, trials: int) -> list[list[object]]:
@@ -95,7 +99,7 @@ def find_planted(work: Path, trials: int) -> list[list[object]]:
             f"strategies.prune.base_model={base}",
             "strategies.prune.layers=4",
         )
-        found = removed(run(config, quiet=True), LAYERS + 1)
+        found = removed(winner(config), LAYERS + 1)
         rows.append([place, found[0], "yes" if found == [place] else "NO"])
         print(rows[-1], flush=True)
     return rows
@@ -116,8 +120,7 @@ def without(recipe: Recipe, layer: int) -> Recipe:
 
 def against_baselines(work: Path, trials: int) -> tuple[list[list[object]], float]:
     config = load(work, "quarter", trials)
-    view = run(config, quiet=True)
-    assert view.final is not None
+    found = winner(config)
     setup = prepare(config)
     evaluator = build_evaluator(setup, "cpu")
     bench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype, cast=setup.cast)
@@ -139,8 +142,8 @@ def against_baselines(work: Path, trials: int) -> tuple[list[list[object]], floa
         middle = max(single[LAYERS // 2 - 1 : LAYERS // 2 + 1])
         shown = (score(recipe), single[-1], middle, max(single))
         rows.append([name, *(f"{100 * value:.1f}" for value in shown)])
-    mean = view.final.heldout[0].mean
-    gone = removed(view, LAYERS)[0]
+    mean = score(found)
+    gone = removed(found, LAYERS)[0]
     rows.append([f"**pruning search** (layer {gone} gone)", "", "", "", f"{100 * mean:.1f}"])
     rivals = max(float(str(cell)) for row in rows[:-1] for cell in row[2:4])
     return rows, 100 * mean - rivals

@@ -18,28 +18,21 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from common import ROOT, heading, keep, spread, table
+from searches import searched
 
 from auto_merge.config import load_config
 from auto_merge.config.run_config import RunConfig
 from auto_merge.recipe.model import Recipe
-from auto_merge.reports.progress import SearchProgress
-from auto_merge.runs import reader
-from auto_merge.runs.store import RunStore
-from auto_merge.runs.view import RunView
 from auto_merge.search.baselines import SINGLE_SCALES
-from auto_merge.search.manifest import limits_of, manifest
 from auto_merge.search.run import Session
-from auto_merge.search.scoring import build_evaluator, heldout_fidelity
-from auto_merge.search.setup import prepare
+from auto_merge.search.scoring import heldout_fidelity
 from auto_merge.search.spaces import is_multi_objective
-from auto_merge.search.stopping import StopRequest
 from auto_merge.statistics import hypervolume_share, largest_subset, signed_rank
 from auto_merge.statistics.pareto import front
 from auto_merge.trial import objective_costs, scalar_cost
@@ -60,24 +53,6 @@ def load(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> Ru
             "search.max_seconds=null",
         ],
     )
-
-
-@contextmanager
-def searched(loaded: RunConfig) -> Iterator[tuple[Session, SearchProgress, RunView]]:
-    """Runs a search without its conclusion."""
-    setup = prepare(loaded)
-    evaluator = build_evaluator(setup, "cpu")
-    folder = loaded.output_path
-    if RunStore.exists(folder):
-        store = RunStore(folder)
-    else:
-        store = RunStore.create(folder, manifest(setup, evaluator, "cpu"))
-    with store.lock():
-        session = Session(setup, store, evaluator, "cpu", StopRequest(), quiet=True)
-        progress = SearchProgress(max_trials=loaded.search.max_trials, quiet=True)
-        session.fix_reference_point(progress)
-        session.search(limits_of(loaded), progress)
-        yield session, progress, reader.view(store)
 
 
 def search_once(seed: int, optimizer: str, trials: int, config: Path, work: Path) -> dict[str, Any]:
