@@ -50,6 +50,10 @@ class RunError(UserError):
     """A run folder is in use, belongs to another configuration or is damaged."""
 
 
+class SandboxError(AutoMergeError):
+    """The sandbox for generated code could not be started: this machine's fault, no model's."""
+
+
 class InvalidWeightsError(AutoMergeError):
     """A merged tensor contains NaN or infinity."""
 

@@ -195,3 +195,25 @@ def _id(number: Any) -> int:
 def _digest(texts: Iterable[str]) -> str:
     text = "\n".join(sorted(texts))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def added_token_ids(folder: Path) -> dict[str, int] | None:
+    """Returns the added tokens that the small tokenizer files list, ``None`` if none of them does.
+
+    For folders without ``tokenizer.json``: ``added_tokens.json``, else the decoder table of
+    ``tokenizer_config.json``.
+
+    Raises:
+        CheckpointError: A file is damaged.
+    """
+    listed = folder / "added_tokens.json"
+    if listed.is_file():
+        return {str(token): int(number) for token, number in read_json(listed).items()}
+    config = folder / "tokenizer_config.json"
+    table = read_json(config).get("added_tokens_decoder") if config.is_file() else None
+    if not isinstance(table, dict):
+        return None
+    try:
+        return {str(entry["content"]): int(number) for number, entry in table.items()}
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{config}: added_tokens_decoder is damaged") from None

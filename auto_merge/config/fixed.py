@@ -22,8 +22,13 @@ class ParameterEntry(Section):
 
 
 def _as_entries(value: Any) -> Any:
-    """A bare number stands for one entry."""
+    """A bare number, or a list of numbers, stands for one entry."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [{"value": value}]
+    numbers = isinstance(value, list) and all(
+        isinstance(item, (int, float)) and not isinstance(item, bool) for item in value
+    )
+    if numbers and value:
         return [{"value": value}]
     return [value] if isinstance(value, dict) else value
 
@@ -36,7 +41,8 @@ Entries = Annotated[
     tuple[ParameterEntry, ...],
     Field(min_length=1),
     BeforeValidator(
-        _as_entries, json_schema_input_type=float | ParameterEntry | list[ParameterEntry]
+        _as_entries,
+        json_schema_input_type=float | list[float] | ParameterEntry | list[ParameterEntry],
     ),
 ]
 MergeParameters = Annotated[

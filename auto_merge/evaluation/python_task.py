@@ -155,7 +155,7 @@ class PythonTask:
                 values = list(returned) if isinstance(returned, Iterable) else None
         except (AutoMergeError, Interrupted, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise TaskError(f"task {self.name!r}: {self._place} raised {_said(error)}") from error
         if values is None or isinstance(returned, (str, bytes, Mapping)):
             raise self._wrong(f"returned {type(returned).__name__}")

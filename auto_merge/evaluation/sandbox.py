@@ -31,7 +31,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from auto_merge.errors import AutoMergeError, TaskError
+from auto_merge.errors import SandboxError, TaskError
 from auto_merge.evaluation.sandbox_files import Interpreter, find_interpreter
 from auto_merge.evaluation.sandbox_filter import system_call_filter
 from auto_merge.evaluation.subsets import digest
@@ -42,6 +42,7 @@ _SCRATCH_BYTES = 16 * 2**20
 _NOBODY = "65534"
 # Waiting costs no processor time, and a busy machine makes every program wait.
 _PATIENCE = 4
+_PATIENCE_ALONE = 20
 _PROBE = """
 import os
 assert os.listdir("/tmp") == [] and not os.path.exists("/etc") and not os.path.exists("/proc")
@@ -56,7 +57,7 @@ class Program:
     Attributes:
         source: Python source text whose last lines are tests.
         seconds: Processor time in seconds, above 0; it is rounded up. Four times as much may pass
-            on the clock.
+            on the clock, and twenty times where that was not enough and nothing else runs.
         memory_bytes: Address space in bytes; an interpreter alone takes about 30 MB.
     """
 
@@ -73,10 +74,13 @@ class Verdict:
         passed: Whether it ran to its end.
         reason: One line that says what stopped it; ``""`` if it passed. The program has a say in
             it, so it is for reading only.
+        waited: Whether the clock ended it before its processor time was used up, so that a busy
+            machine may be to blame.
     """
 
     passed: bool
     reason: str
+    waited: bool = False
 
 
 class Sandbox:
@@ -93,12 +97,27 @@ class Sandbox:
         runner = Path(__file__).with_name("sandbox_runner.py").read_text(encoding="utf-8")
         self._python = [str(interpreter.executable), "-S", "-s", "-B", "-X", "utf8", "-c", runner]
 
-    def run(self, program: Program) -> Verdict:
+    def run(self, program: Program, patience: float | None = None) -> Verdict:
         """Runs one program; takes about 20 ms besides the program's own time.
 
+        Args:
+            program: The program.
+            patience: Seconds on the clock for every second of processor time; default four.
+
         Raises:
-            AutoMergeError: The sandbox itself could not be started.
+            SandboxError: The sandbox itself could not be started, twice.
         """
+        patience = _PATIENCE if patience is None else patience
+        try:
+            return self._run(program, patience)
+        except (SandboxError, OSError):
+            time.sleep(1.0)  # out of processes or memory for a moment
+        try:
+            return self._run(program, patience)
+        except OSError as error:
+            raise SandboxError(f"the sandbox could not be started: {error}") from error
+
+    def _run(self, program: Program, patience: float) -> Verdict:
         token = secrets.token_hex(32).encode()
         source = program.source.encode("utf-8", "replace")
         seconds = math.ceil(program.seconds)
@@ -115,7 +134,7 @@ class Sandbox:
                 start_new_session=True,
             )
             with process:
-                report, in_time = _collect(process, _PATIENCE * seconds)
+                report, in_time = _collect(process, patience * seconds)
         return _verdict(report, token, in_time, process.returncode, seconds)
 
 
@@ -179,7 +198,7 @@ def _collect(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, b
 def _verdict(report: bytes, token: bytes, in_time: bool, code: int, seconds: int) -> Verdict:
     before, ready, said = report.partition(_READY)
     if not ready:
-        raise AutoMergeError(f"the sandbox could not be started: {_line(before) or 'no answer'}")
+        raise SandboxError(f"the sandbox could not be started: {_line(before) or 'no answer'}")
     if said == b"passed " + token:
         return Verdict(True, "")
     if said.startswith(b"failed "):
@@ -187,7 +206,7 @@ def _verdict(report: bytes, token: bytes, in_time: bool, code: int, seconds: int
     if code == 128 + signal.SIGXCPU:
         return Verdict(False, f"took more than {seconds} seconds of processor time")
     if not in_time:
-        return Verdict(False, f"took more than {_PATIENCE * seconds} seconds")
+        return Verdict(False, "took too long without using its processor time", waited=True)
     return Verdict(False, f"ended before its last line (exit code {code})")
 
 
@@ -205,7 +224,7 @@ def find_sandbox() -> Sandbox:
     """
     try:
         return _tried_sandbox()
-    except (AutoMergeError, OSError) as error:
+    except (SandboxError, OSError) as error:
         raise TaskError(f"generated code cannot be run safely here: {error}") from error
 
 
@@ -223,7 +242,7 @@ def _tried_sandbox() -> Sandbox:
     sandbox = Sandbox(bubblewrap, find_interpreter())
     tried = sandbox.run(Program(_PROBE))
     if not tried.passed:
-        raise AutoMergeError(f"bubblewrap does not isolate as it should: {tried.reason}")
+        raise SandboxError(f"bubblewrap does not isolate as it should: {tried.reason}")
     return sandbox
 
 
@@ -231,7 +250,9 @@ def rules() -> str:
     """What a verdict depends on besides the model's answer; part of the key of stored scores."""
     names = ("sandbox_runner.py", "sandbox_answers.py")
     texts = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names]
-    return digest(f"Python {sys.version_info[0]}.{sys.version_info[1]}", *texts)
+    limits = Program("")
+    numbers = f"{limits.seconds} s, {limits.memory_bytes} bytes"
+    return digest(f"Python {sys.version_info[0]}.{sys.version_info[1]}", numbers, *texts)
 
 
 def run_program(source: str, *, seconds: float = 3.0, memory_bytes: int = 512 * 2**20) -> Verdict:
@@ -239,29 +260,38 @@ def run_program(source: str, *, seconds: float = 3.0, memory_bytes: int = 512 * 
 
     Raises:
         TaskError: Programs cannot be run safely on this machine.
-        AutoMergeError: The sandbox could not be started this time.
+        SandboxError: The sandbox could not be started this time.
     """
-    return find_sandbox().run(Program(source, seconds, memory_bytes))
+    return run_programs([Program(source, seconds, memory_bytes)])[0]
 
 
 def run_programs(programs: Sequence[Program]) -> list[Verdict]:
     """Runs programs side by side, one per processor; verdicts come in their order.
 
     Raises:
-        TaskError, AutoMergeError: As for :func:`run_program`.
+        TaskError, SandboxError: As for :func:`run_program`.
     """
     if not programs:
         return []
     sandbox = find_sandbox()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(sandbox.run, programs))
+    with ThreadPoolExecutor(max_workers=_num_processors()) as pool:
+        verdicts = list(pool.map(sandbox.run, programs))
+    # On a busy machine a right program may not have had its turn; a verdict is kept for good.
+    return [
+        sandbox.run(program, _PATIENCE_ALONE) if verdict.waited else verdict
+        for program, verdict in zip(programs, verdicts, strict=True)
+    ]
+
+
+def _num_processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def settle(scores: Sequence[Mapping[str, float | Program]]) -> list[dict[str, float]]:
     """Replaces every program among metrics by 1 if it passes and by 0 if it does not.
 
     Raises:
-        TaskError, AutoMergeError: As for :func:`run_program`.
+        TaskError, SandboxError: As for :func:`run_program`.
     """
     programs = [v for metrics in scores for v in metrics.values() if isinstance(v, Program)]
     verdicts = iter(run_programs(programs))

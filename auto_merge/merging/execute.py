@@ -12,7 +12,7 @@ from auto_merge.errors import InvalidWeightsError
 from auto_merge.merging.layout import Reference
 from auto_merge.merging.plan import Step
 from auto_merge.merging.rows import Block, gather
-from auto_merge.methods import kernels
+from auto_merge.methods import canonical, kernels
 from auto_merge.methods.base import METHODS, Call, Memo
 
 if TYPE_CHECKING:
@@ -72,10 +72,16 @@ def _start(
     memo: Memo,
     factor: float = 1.0,
 ) -> Started:
-    work = METHODS.get(call.method).merge(sources, base, call.arguments, out, memo)
+    work: kernels.Work | None
+    if factor != 1.0 and call.method == "passthrough":
+        # Not copied first: the copy would be rounded before it is multiplied.
+        work = kernels.weighted_sum(sources, [canonical.number(call.arguments, "scale")], out)
+    else:
+        work = METHODS.get(call.method).merge(sources, base, call.arguments, out, memo)
     if work is None:
         if factor == 1.0:
             return kernels.count_invalid(out)
+        # A method that wrote `out` itself has rounded already.
         work = kernels.weighted_sum([out], [1.0], out)
     work = replace(work, factor=kernels.float32(factor))
     return work if work.is_native else kernels.run([work])[0]

@@ -59,10 +59,10 @@ def _check_architecture(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -
     if not checkpoint.family.outputs:
         raise RecipeError(
             f"output scales: it is not known which weights of a {kind!r} model write to the "
-            "residual stream; leave the output scales at 1"
+            "residual stream"
         )
     if kind in checkpoint.family.post_norm:
         raise RecipeError(
             f"output scales: a {kind!r} model normalises what its branches write, so a scale "
-            "cannot be folded into weights; leave the output scales at 1"
+            "cannot be folded into weights"
         )

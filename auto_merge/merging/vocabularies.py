@@ -19,7 +19,13 @@ from functools import cached_property
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.vocab_compare import incompatibility
-from auto_merge.checkpoints.vocabulary import AddedToken, Ranges, Vocabulary, ranges
+from auto_merge.checkpoints.vocabulary import (
+    AddedToken,
+    Ranges,
+    Vocabulary,
+    added_token_ids,
+    ranges,
+)
 from auto_merge.errors import RecipeError
 
 Run = tuple[int, int, int]
@@ -121,12 +127,28 @@ def _differs(donor: str, role: str, checkpoints: Mapping[str, Checkpoint]) -> bo
     """Whether two models have different tokens; without a vocabulary that cannot be said."""
     first, second = checkpoints[donor], checkpoints[role]
     one, two = _read(first), _read(second)
-    if role == donor or one is None or two is None:
+    if role == donor:
+        return False
+    if one is None or two is None:
+        _check_added_files(donor, role, checkpoints)
         return False
     reason = incompatibility((donor, role), one, two)
     if reason is not None:
         raise RecipeError(reason)
     return first.vocabulary_digest != second.vocabulary_digest
+
+
+def _check_added_files(donor: str, role: str, checkpoints: Mapping[str, Checkpoint]) -> None:
+    """Refuses models without tokenizer.json whose lists of added tokens say that they differ."""
+    lists = {name: added_token_ids(checkpoints[name].path) for name in (donor, role)}
+    one, two = lists[donor], lists[role]
+    differing = [] if one is None or two is None else sorted(one.items() ^ two.items())
+    if differing:
+        tokens = ", ".join(dict.fromkeys(repr(token) for token, _ in differing[:3]))
+        raise RecipeError(
+            f"models {donor!r} and {role!r} have different added tokens ({tokens}), and without "
+            "tokenizer.json they cannot be aligned; load and save both tokenizers with transformers"
+        )
 
 
 def _read(checkpoint: Checkpoint) -> Vocabulary | None:

@@ -117,8 +117,8 @@ def _close_range(results: Sequence[Comparison]) -> tuple[float, float] | None:
     """Range in points for the magnified panel; ``None`` if all are of one size."""
     largest = max(max(abs(result.low), abs(result.high)) for result in results)
     close = [result for result in results if max(abs(result.low), abs(result.high)) < largest / 6]
-    if not close:
-        return None
+    if all(result.low == result.high for result in close):
+        return None  # none, or only the winner itself under another name
     low = min(0.0, *(100 * result.low for result in close))
     high = max(0.0, *(100 * result.high for result in close))
     margin = 0.12 * (high - low)

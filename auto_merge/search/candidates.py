@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from auto_merge.checkpoints.checkpoint import Checkpoint
-from auto_merge.errors import RecipeError
 from auto_merge.merging.plan import Plan, build_plan
 from auto_merge.recipe.model import Recipe
 from auto_merge.search.baselines import Cast
@@ -44,7 +43,6 @@ class Workbench:
         in_memory: Merge into the resident model; otherwise every candidate is exported to a
             temporary folder and loaded from there.
         scratch: Where temporary exports go.
-        max_layers: Deeper recipes are refused; ``None`` for any depth.
         cast: Who takes part in the run. All its candidates have one tokenizer: that of the base,
             else of the first model, with the added tokens of all models. ``None``: each recipe's.
     """
@@ -57,7 +55,6 @@ class Workbench:
         dtype: str,
         in_memory: bool = True,
         scratch: Path | None = None,
-        max_layers: int | None = None,
         cast: Cast | None = None,
     ) -> None:
         self.checkpoints = checkpoints
@@ -65,7 +62,6 @@ class Workbench:
         self.dtype = dtype
         self._in_memory = in_memory
         self._scratch = scratch
-        self._max_layers = max_layers
         self._cast = cast
         self._live: LiveModel | None = None
         self.merge_seconds = 0.0
@@ -74,24 +70,23 @@ class Workbench:
         """Plans the recipe.
 
         Raises:
-            RecipeError: It is too deep, or as :func:`auto_merge.merging.plan.build_plan` says.
+            RecipeError, CheckpointError: As :func:`auto_merge.merging.plan.build_plan` says.
         """
-        if self._max_layers is not None and recipe.num_layers > self._max_layers:
-            raise RecipeError(
-                f"{recipe.num_layers} layers are more than the {self._max_layers} that are allowed"
-            )
         return plan_of(recipe, self.checkpoints, self._cast, self.dtype)
 
     def portable(self, recipe: Recipe) -> Recipe:
         """Returns the recipe such that it gives the same model outside of this run."""
         plan = self.plan(recipe)
-        alone = build_plan(recipe, self.checkpoints, dtype=self.dtype)
-        if self._cast is None or (plan.donor, plan.added_tokens) == (
-            alone.donor,
-            alone.added_tokens,
-        ):
+        if self._cast is None:
             return recipe
-        return replace(recipe, tokens=self._cast.models)
+        base = recipe.base or self._cast.base
+        tokens = recipe.tokens
+        if plan.added_tokens or plan.donor != (base or recipe.slices[0].sources[0].model):
+            tokens = self._cast.models
+        found = replace(recipe, base=base, dtype=recipe.dtype or self.dtype, tokens=tokens)
+        again = build_plan(found, self.checkpoints)
+        assert again.digest == plan.digest, "the recipe stands for the same model anywhere"
+        return found
 
     def candidate(self, recipe: Recipe) -> PlannedCandidate:
         """Returns the candidate of a recipe; nothing is merged before its weights are needed."""

@@ -216,8 +216,10 @@ class Conclusion:
             alone = self._cast.single_model(model)
             comparison = None
             if any(other.recipe == alone for other in scored):
-                tasks = self._paired_tasks(place, item, Contender(model, alone))
-                comparison = paired_comparison(tasks)
+                source = Contender(model, alone)
+                same = self._are_one(item, source)
+                tasks = [] if same else self._paired_tasks(place, item, source)
+                comparison = NO_DIFFERENCE if same else paired_comparison(tasks)
             results.append(FloorResult(place, model, objective.scaled_margin(), comparison))
         return tuple(results)
 
@@ -290,7 +292,14 @@ class Conclusion:
         return 1.0 - scalar_cost(self._objectives, scores)
 
     def _compare(self, winner: Contender, other: Contender) -> Comparison:
+        if self._are_one(winner, other):
+            return NO_DIFFERENCE
         return compare(self._objectives, self._documents(winner), self._documents(other))
+
+    def _are_one(self, first: Contender, second: Contender) -> bool:
+        """Whether two recipes give the same model, which no document can tell apart."""
+        one, two = (self._workbench.candidate(item.recipe) for item in (first, second))
+        return one.digest == two.digest
 
     def _paired_tasks(self, place: int, one: Contender, other: Contender) -> list[PairedTask]:
         """Held-out documents of one objective, one model minus the other."""
@@ -303,6 +312,8 @@ class Conclusion:
         )
 
 
+NO_DIFFERENCE = Comparison(0.0, 0.0, 0.0, "not distinguishable")
+"""Two recipes of one model."""
 _PROMISING_SCALES = 4
 MOST_SEARCHED = 8 + _PROMISING_SCALES + 2
 """Models at most that the conclusion scores on all search documents, beside the references."""

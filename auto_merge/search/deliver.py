@@ -76,8 +76,9 @@ def export_trial(
         others = (replace(row, comparison=None) for row in view.final.heldout[1:])
         heldout = (replace(member.row, comparison=None), *others)
         text = member_sentence(view, member)
-    sources = card_sources(view, recipe)
-    recipe_yaml = recipe_text(workbench.portable(recipe), view.manifest["models"], out)
+    portable = workbench.portable(recipe)
+    sources = card_sources(view, portable)
+    recipe_yaml = recipe_text(portable, view.manifest["models"], out)
     card = model_card(
         name=view.name if won else f"{view.name}, trial {trial.index}",
         recipe_yaml=recipe_yaml,

@@ -22,7 +22,7 @@ from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import MOST_SEARCHED
 from auto_merge.search.manifest import brackets, limits_of
 from auto_merge.search.scoring import build_evaluator, resolve_device
-from auto_merge.search.setup import Setup, prepare, task_names
+from auto_merge.search.setup import Setup, prepare, task_names, warm_start
 from auto_merge.search.spaces import is_multi_objective, strategy_alone
 
 _WARM_UP, _TIMED = 2, 16
@@ -166,6 +166,8 @@ def _setup(config: RunConfig, checked: list[str], not_checked: list[str]) -> Set
         return None
     checked.append(f"{len(setup.checkpoints)} models: headers, shapes, vocabularies")
     checked.append("search space and merge plan")
+    if config.load_run_history is not None:
+        checked.append(f"run history: {len(warm_start(setup))} configurations")
     return setup
 
 

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from auto_merge.errors import AutoMergeError
 from auto_merge.runs.view import Final, Front, FrontMember, HeldoutRow, RunView
 from auto_merge.search.baselines import SINGLE_SCALES
-from auto_merge.search.conclude import Conclusion, Contender, Finalist, latest_successes
+from auto_merge.search.conclude import (
+    NO_DIFFERENCE,
+    Conclusion,
+    Contender,
+    Finalist,
+    latest_successes,
+)
 from auto_merge.statistics import (
     Comparison,
     hypervolume_share,
@@ -173,6 +179,9 @@ class FrontConclusion(Conclusion):
         names = {one.item.label for one in (*compared, *against)}
         compared = [one for one in found if one.item.label in names]
         against = [one for one in (*references, *chosen) if one.item.label in names]
+        # Some may have failed on the held-out documents.
+        size = min(len(compared), len(against))
+        compared, against = (self._cut(group, size, reference) for group in (compared, against))
         by_label = dict(zip(labels, members, strict=True))
         shown = self._members(found, by_label, rivals, references)
         return Final(
@@ -262,9 +271,18 @@ class FrontConclusion(Conclusion):
         ]
         results = iter(simultaneous_comparisons(tasks) if tasks else ())
         return [
-            tuple(next(results) if place in places else None for place in range(len(rivals)))
-            for _ in found
+            tuple(
+                self._unless_one(one.item, rival, next(results)) if place in places else None
+                for place, rival in enumerate(rivals)
+            )
+            for one in found
         ]
+
+    def _unless_one(
+        self, item: Contender, rival: Contender | None, comparison: Comparison
+    ) -> Comparison:
+        assert rival is not None, "places hold rivals"
+        return NO_DIFFERENCE if self._are_one(item, rival) else comparison
 
     def _table(self, winner: _Scored, others: Sequence[_Scored]) -> tuple[HeldoutRow, ...]:
         best = replace(winner, item=replace(winner.item, label="best"))

@@ -59,13 +59,15 @@ class Remembered:
         return Observation(*known, mean, self.fidelity, self.status, kept)
 
 
-def read_run_history(path: Path, strategy: Strategy, num_objectives: int) -> tuple[Remembered, ...]:
+def read_run_history(
+    path: Path, strategy: Strategy, num_costs: Sequence[int]
+) -> tuple[Remembered, ...]:
     """Reads a run history.
 
     Args:
         path: ``runhistory.json`` as SMAC 2.0 to 2.4 writes it.
         strategy: Translates the configurations.
-        num_objectives: A history has one cost or as many.
+        num_costs: How many costs a trial may have: one, or one per objective.
 
     Returns:
         One per configuration, its trial at the highest budget, in the order of first appearance.
@@ -91,7 +93,7 @@ def read_run_history(path: Path, strategy: Strategy, num_objectives: int) -> tup
         configuration = (
             known.configuration if known else _encoded(strategy, data["configs"][identity], path)
         )
-        costs, status = _result(entry, num_objectives, place)
+        costs, status = _result(entry, num_costs, place)
         found[identity] = Remembered(configuration, costs, fidelity, status)
     return tuple(found.values())
 
@@ -116,7 +118,7 @@ def _parse(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise RunError(f"load_run_history: {path}: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RunError(f"load_run_history: {path}: not JSON") from None
     if (
         not isinstance(data, dict)
@@ -150,6 +152,8 @@ def _fidelity(budget: Any, place: str) -> int:
 
 
 def _encoded(strategy: Strategy, values: Any, path: Path) -> dict[str, Value]:
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: a configuration is no mapping of names to values")
     try:
         return strategy.encode(values)
     except RecipeError as error:
@@ -157,18 +161,17 @@ def _encoded(strategy: Strategy, values: Any, path: Path) -> dict[str, Value]:
 
 
 def _result(
-    entry: Mapping[str, Any], num_objectives: int, place: str
+    entry: Mapping[str, Any], num_costs: Sequence[int], place: str
 ) -> tuple[tuple[float, ...], Status]:
     costs = entry["cost"] if isinstance(entry["cost"], list) else [entry["cost"]]
-    if len(costs) not in (1, num_objectives):
-        raise RunError(
-            f"{place}: has {len(costs)} costs; this search has {num_objectives} objectives"
-        )
+    if len(costs) not in num_costs:
+        wanted = " or ".join(str(count) for count in dict.fromkeys(num_costs))
+        raise RunError(f"{place}: has {len(costs)} costs; this search needs {wanted}")
     numbers = all(isinstance(c, (int, float)) and not isinstance(c, bool) for c in costs)
     if not numbers:
         raise RunError(f"{place}: costs must be numbers, got {costs!r}")
     status = _STATUS[entry["status"]]
     if status is Status.SUCCESS and all(math.isfinite(cost) for cost in costs):
-        return tuple(float(cost) for cost in costs), status
+        return tuple(min(max(float(cost), 0.0), 1.0) for cost in costs), status
     failure = status if status is not Status.SUCCESS else Status.CRASHED
     return (FAILURE_COST,) * len(costs), failure

@@ -12,7 +12,14 @@ from auto_merge.checkpoints.checkpoint import fingerprint
 from auto_merge.config.loading import default_cache_dir
 from auto_merge.config.models import Model, resolve_location
 from auto_merge.config.run_config import RunConfig
-from auto_merge.errors import CheckpointError, RecipeError, RunError, UserError, nearest
+from auto_merge.errors import (
+    CheckpointError,
+    ConfigError,
+    RecipeError,
+    RunError,
+    UserError,
+    nearest,
+)
 from auto_merge.merging.export import export_model
 from auto_merge.merging.plan import Plan, build_plan
 from auto_merge.recipe import files
@@ -28,7 +35,12 @@ from auto_merge.search.evaluate import Examination, kind_of
 from auto_merge.search.models import open_model
 from auto_merge.search.results import Scored, Written
 from auto_merge.search.setup import Setup, prepare
-from auto_merge.search.spaces import is_search_configuration, publish, strategy_alone
+from auto_merge.search.spaces import (
+    as_published,
+    is_search_configuration,
+    publish,
+    strategy_alone,
+)
 from auto_merge.trial import Trial
 
 PARETO = "pareto"
@@ -73,14 +85,16 @@ def replay(
         UserError: The file does not fit the configuration, or something is missing.
     """
     kind = None if documents is None else kind_of(documents)
-    setup = prepare(config)
+    setup = prepare(config, evaluates=kind is not None)
     recipe = _decode(_find(file), setup)
     workbench = Workbench(setup.checkpoints, device="cpu", dtype=setup.cast.dtype, cast=setup.cast)
     plan = workbench.plan(recipe)
     text = files.to_yaml(recipe, {m.name: m.path for m in _models(config, recipe).values()})
     written = None
     if export is not None:
-        written = _write(plan, recipe, workbench, export, _models(config, recipe), overwrite)
+        portable = workbench.portable(recipe)
+        models = _models(config, portable)
+        written = _write(plan, portable, workbench, export, models, overwrite)
     if kind is None:
         return Scored(file, {}, {}, written, text)
     scored = Examination(setup, quiet=quiet).examine(file, recipe, (kind,))
@@ -211,7 +225,8 @@ def _decode(found: Found, setup: Setup) -> Recipe:
     if found.recipe is not None:
         return found.recipe
     assert found.published is not None, "a file is one or the other"
-    return setup.strategy.decode(setup.strategy.encode(found.published))
+    strategy = as_published(setup.strategy, found.published)
+    return strategy.decode(strategy.encode(found.published))
 
 
 def _recipe_only(
@@ -223,7 +238,12 @@ def _recipe_only(
     if config is None:
         raise UserError(f"{file}: a search configuration needs --config, which names its models")
     assert found.published is not None, "a file is one or the other"
-    strategy = strategy_alone(config, found.published)
+    try:
+        strategy = strategy_alone(config, found.published)
+    except ConfigError:
+        # Nothing in the files says how many layers the models have; the models do.
+        strategy = prepare(config, dry=True).strategy
+    strategy = as_published(strategy, found.published)
     recipe = strategy.decode(strategy.encode(found.published))
     # The data type in which candidates were scored is not part of what was found.
     return replace(recipe, dtype=None), {model.name: model.path for model in config.all_models}
@@ -273,7 +293,7 @@ def _write(
     overwrite: bool,
 ) -> Written:
     text = deliver.recipe_text(
-        workbench.portable(recipe),
+        recipe,
         {role: {"location": model.location} for role, model in models.items()},
         out,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from auto_merge.config.run_config import RunConfig, differing_keys
 from auto_merge.errors import Interrupted, RunError
@@ -21,7 +21,6 @@ from auto_merge.search.candidates import Workbench
 from auto_merge.search.conclude import Conclusion, Finalist, finalists
 from auto_merge.search.deliver import deliver, delivered
 from auto_merge.search.front import FrontConclusion, front_finalists
-from auto_merge.search.history import check_legal, read_run_history
 from auto_merge.search.loop import Limits, SearchLoop
 from auto_merge.search.manifest import brackets, identity, limits_of, manifest
 from auto_merge.search.scoring import build_evaluator, resolve_device
@@ -29,9 +28,6 @@ from auto_merge.search.setup import Setup, prepare
 from auto_merge.search.stopping import StopRequest, stop_on_signals
 from auto_merge.search.worker import LocalWorker
 from auto_merge.trial import Outcome, Trial
-
-if TYPE_CHECKING:
-    from ConfigSpace import ConfigurationSpace
 
 ConclusionKind = TypeVar("ConclusionKind", bound=Conclusion)
 
@@ -148,7 +144,6 @@ class Session:
             dtype=setup.cast.dtype,
             in_memory=config.evaluation.in_memory,
             scratch=config.cache_dir / "scratch",
-            max_layers=setup.strategy.max_layers,
             cast=setup.cast,
         )
 
@@ -184,6 +179,7 @@ class Session:
             self.evaluator,
             self.setup.objectives,
             trial_seconds=self.setup.config.evaluation.trial_seconds,
+            max_layers=self.setup.strategy.max_layers,
             should_stop=self._request,
             on_progress=progress.documents,
         )
@@ -217,7 +213,7 @@ class Session:
             brackets(config, self._store.manifest["top_fidelity"]),
             points,
             self.setup.objectives if self._multi_objective else (),
-            self._warm_start(space),
+            self._warm_start(),
         )
         optimizer.restore(
             ("ask", event.asked()) if event.kind == "ask" else ("tell", event.trial, event.told())
@@ -225,21 +221,11 @@ class Session:
         )
         return optimizer
 
-    def _warm_start(self, space: ConfigurationSpace) -> list[Observation]:
-        """What an earlier search found out.
-
-        Raises:
-            UserError: The run history cannot be read, or does not fit the search space.
-        """
-        path, objectives = self.setup.config.load_run_history, self.setup.objectives
-        if path is None:
-            return []
-        history = read_run_history(path, self.setup.strategy, len(objectives))
-        for item in history:
-            check_legal(item, space, path)
+    def _warm_start(self) -> list[Observation]:
+        objectives = self.setup.objectives
         return [
             item.observation(-1 - number, objectives, self._multi_objective)
-            for number, item in enumerate(history)
+            for number, item in enumerate(self.setup.history)
         ]
 
     def finalists(self) -> list[Finalist]:

@@ -6,19 +6,21 @@ Everything that headers and settings can tell is checked here, so that a mistake
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auto_merge.checkpoints.checkpoint import Checkpoint, fingerprint
 from auto_merge.checkpoints.vocabulary import AddedToken
 from auto_merge.config.models import Model
 from auto_merge.config.run_config import RunConfig
-from auto_merge.errors import CheckpointError
+from auto_merge.config.strategies import DisSection, PruneSection
+from auto_merge.errors import CheckpointError, ConfigError, RecipeError
 from auto_merge.evaluation.task_names import check_names
 from auto_merge.seams import Strategy
 from auto_merge.search.baselines import Cast
 from auto_merge.search.candidates import plan_of
+from auto_merge.search.history import Remembered, check_legal, read_run_history
 from auto_merge.search.models import open_model
-from auto_merge.search.spaces import build_strategy
+from auto_merge.search.spaces import build_strategy, is_multi_objective
 from auto_merge.trial import Objective
 
 
@@ -52,24 +54,28 @@ class Setup(Opened):
 
     Attributes:
         strategy: The search space.
+        history: What an earlier search found out, for a warm start.
     """
 
     strategy: Strategy
+    history: tuple[Remembered, ...] = ()
 
 
-def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
+def prepare(config: RunConfig, *, dry: bool = False, evaluates: bool = True) -> Setup:
     """Opens the models and builds the space.
 
     Args:
         config: The configuration.
         dry: Whether only to look: nothing is downloaded, and settings that this version cannot run
             are left to the caller.
+        evaluates: Whether anything will be scored; if not, settings of the evaluation do not
+            matter.
 
     Raises:
         UserError: Whatever is wrong, in one line.
     """
     objectives = config.objectives()
-    if not dry:
+    if not dry and evaluates:
         config.check_supported()
         check_names(task_names(config), config.include_paths)
     checkpoints = open_models(config, download=not dry)
@@ -80,7 +86,40 @@ def prepare(config: RunConfig, *, dry: bool = False) -> Setup:
     for _, point in strategy.initial_design()[:1]:
         # What the settings alone decide, such as a slice outside of its model.
         plan_of(strategy.decode(point), checkpoints, cast, cast.dtype)
-    return Setup(config, objectives, checkpoints, cast, plan.added_tokens, strategy)
+    _check_scales(config, checkpoints, cast)
+    setup = Setup(config, objectives, checkpoints, cast, plan.added_tokens, strategy)
+    return setup if dry else replace(setup, history=warm_start(setup))
+
+
+def _check_scales(config: RunConfig, checkpoints: Mapping[str, Checkpoint], cast: Cast) -> None:
+    """Refuses a search over output scales in models that cannot have them."""
+    section = config.settings
+    if not isinstance(section, (DisSection, PruneSection)) or section.scale_mode == "off":
+        return
+    whole = cast.single_model(cast.models[0])
+    scaled = replace(whole, slices=tuple(replace(s, output_scale=0.5) for s in whole.slices))
+    try:
+        plan_of(scaled, checkpoints, cast, cast.dtype)
+    except RecipeError as error:
+        raise ConfigError(f"{config.located('scale_mode')}: {error}; set it to off") from None
+
+
+def warm_start(setup: Setup) -> tuple[Remembered, ...]:
+    """Reads the run history that a configuration names.
+
+    Raises:
+        UserError: It cannot be read, or does not fit the search.
+    """
+    path = setup.config.load_run_history
+    if path is None:
+        return ()
+    multi = is_multi_objective(setup.config)
+    counts = (len(setup.objectives),) if multi else (1, len(setup.objectives))
+    history = read_run_history(path, setup.strategy, counts)
+    space = setup.strategy.space()
+    for item in history:
+        check_legal(item, space, path)
+    return history
 
 
 def open_alone(config: RunConfig, model: Model) -> Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from auto_merge.config.fixed import NormalModelsSection, NormalSlicesSection
@@ -100,6 +100,24 @@ def strategy_alone(config: RunConfig, keys: Iterable[str] = ()) -> Strategy:
         "float32" if dtype == "auto" else dtype,
     )
     return STRATEGIES[config.strategy].build(config, cast)
+
+
+def as_published(strategy: Strategy, stored: Mapping[str, Any]) -> Strategy:
+    """Returns the strategy that a stored search configuration was made with.
+
+    Files of the published layer-wise searches hold the parameters of all methods, also of those
+    that a group did not choose; their slerp scores mean what they meant there.
+    """
+    if not isinstance(strategy, LayerwiseFusion):
+        return strategy
+    names = [name for key in stored if (name := lfs_names.parse_value(str(key))) is not None]
+    flat = any(
+        name.method != stored.get(lfs_names.selection_name(name.group), name.method)
+        for name in names
+    )
+    if not flat:
+        return strategy
+    return LayerwiseFusion(replace(strategy.settings, slerp_space="published"))
 
 
 def publish(config: RunConfig, recipe: Recipe) -> dict[str, Value]:

@@ -14,6 +14,7 @@ from auto_merge.errors import (
     InvalidWeightsError,
     RecipeError,
     RunError,
+    SandboxError,
     TrialTimeoutError,
 )
 from auto_merge.evaluation.evaluator import HarnessEvaluator
@@ -21,9 +22,10 @@ from auto_merge.recipe.model import Recipe
 from auto_merge.search.candidates import PlannedCandidate, Workbench
 from auto_merge.trial import Objective, Outcome, Status, TaskScore, Trial, scalar_cost
 
-NOT_THE_TRIALS_FAULT = (Interrupted, RunError, CheckpointError)
-"""A stop, a full disk, a damaged ledger, a source that went away: they say nothing about the model,
-so a trial stays untold and is evaluated again when the run goes on."""
+NOT_THE_TRIALS_FAULT = (Interrupted, RunError, CheckpointError, SandboxError)
+"""A stop, a full disk, a damaged ledger, a source that went away, a sandbox that does not start:
+they say nothing about the model, so a trial stays untold and is evaluated again when the run goes
+on."""
 
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -36,6 +38,7 @@ class LocalWorker:
         evaluator: Scores them.
         objectives: The run's objectives.
         trial_seconds: Time limit of one trial; ``None`` for none. Checked between chunks.
+        max_layers: Deeper recipes are infeasible; ``None`` for any depth.
         should_stop: Polled between chunks.
         on_progress: Called with (documents done, documents in all) of the trial.
     """
@@ -47,6 +50,7 @@ class LocalWorker:
         objectives: Sequence[Objective],
         *,
         trial_seconds: float | None = None,
+        max_layers: int | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -54,6 +58,7 @@ class LocalWorker:
         self._evaluator = evaluator
         self._objectives = tuple(objectives)
         self._trial_seconds = trial_seconds
+        self._max_layers = max_layers
         self._should_stop = should_stop
         self._on_progress = on_progress
         self._scored = 0
@@ -80,6 +85,7 @@ class LocalWorker:
         made = Outcome(Status.SUCCESS)
         self._scored = 0
         try:
+            self._check_depth(recipe)
             candidate = self._workbench.candidate(recipe)
             made = replace(made, digest=candidate.digest)
             scores = self._evaluate(candidate, trial.fidelity, started)
@@ -98,6 +104,12 @@ class LocalWorker:
             num_new_documents=self._scored,
             timings={"merge": merging, "evaluate": seconds - merging},
         )
+
+    def _check_depth(self, recipe: Recipe) -> None:
+        if self._max_layers is not None and recipe.num_layers > self._max_layers:
+            raise RecipeError(
+                f"{recipe.num_layers} layers are more than the {self._max_layers} that are allowed"
+            )
 
     def _evaluate(
         self, candidate: PlannedCandidate, fidelity: int, started: float

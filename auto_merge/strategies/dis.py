@@ -29,6 +29,7 @@ from auto_merge.strategies.flat import (
     MAX_CONDITIONED,
     OUTPUT_SCALES,
     StartPoint,
+    at_least_one,
     at_least_two,
     checked_number,
     checked_whole,
@@ -136,7 +137,7 @@ class DepthwiseIntegration:
 
     def _hyperparameters(self, layer: int, probability: float) -> tuple[list[Any], list[Any]]:
         """Hyperparameters and conditions of one candidate layer."""
-        from ConfigSpace import Float, OrConjunction
+        from ConfigSpace import Float
 
         blocks = [self._choice(name, probability) for name in self._blocks(layer)]
         values, conditions = list(blocks), []
@@ -150,8 +151,7 @@ class DepthwiseIntegration:
             scale = Float(scale_name(layer), bounds, default=1.0)
             values.append(scale)
             if self._conditioned and not self.settings.remain_base:
-                taken = [self._taken(scale, block) for block in blocks]
-                conditions.append(OrConjunction(*taken) if len(taken) > 1 else taken[0])
+                conditions.append(at_least_one([self._taken(scale, block) for block in blocks]))
         return values, conditions
 
     def _order_choice(self, layer: int) -> Any:

@@ -75,6 +75,22 @@ def at_least_two(conditions: Sequence[Any]) -> Any:
     return pairs[0] if len(pairs) == 1 else OrConjunction(*pairs)
 
 
+def at_least_one(conditions: Sequence[Any]) -> Any:
+    """Returns the ConfigSpace condition that at least one of the given ones holds.
+
+    Args:
+        conditions: Conditions on the same child.
+    """
+    from ConfigSpace import AndConjunction, OrConjunction
+
+    if len(conditions) == 1:
+        return conditions[0]
+    # ConfigSpace takes an AND and an OR over the same two parents for equal and evaluates one of
+    # them for both children; with a redundant third term the OR is unlike any AND.
+    more = [AndConjunction(*conditions)] if len(conditions) == 2 else []
+    return OrConjunction(*conditions, *more)
+
+
 def distinct(
     points: Iterable[StartPoint], decode: Callable[[Mapping[str, Value]], Recipe]
 ) -> list[StartPoint]:

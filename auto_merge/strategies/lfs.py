@@ -96,6 +96,7 @@ class LayerwiseFusion:
             RecipeError: A key or value does not fit this space.
         """
         self._check_published(published)
+        self._check_models(published)
         configuration: dict[str, Value] = {}
         for group in range(self.num_groups):
             method = str(published.get(selection_name(group), self.methods[0]))
@@ -277,6 +278,20 @@ class LayerwiseFusion:
             # Sources that the file does not know: the base adds nothing, TIES weights are equal.
             return 1.0 if name.method == "ties" else 0.0
         return (bounds[0] + bounds[1]) / 2
+
+    def _check_models(self, published: Mapping[str, Any]) -> None:
+        """Refuses a file for fewer models: its shared scales would act on the others as well."""
+        named = {name.model for key in published if (name := parse_value(key)) and name.model}
+        shared = [
+            key
+            for key in published
+            if (name := parse_value(key)) is not None
+            and name.model is None
+            and name.method == published.get(selection_name(name.group), self.methods[0])
+        ]
+        extra = [model for model in self.settings.models if model not in named]
+        if named and shared and extra and not self.settings.per_source_weights:
+            _misfit(shared[0], f"the configuration was made without the model {extra[0]!r}")
 
     def _check_published(self, published: Mapping[str, Any]) -> None:
         models = (*self._blend, None)

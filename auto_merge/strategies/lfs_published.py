@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from auto_merge.errors import RecipeError
 from auto_merge.recipe.model import Parameters, Recipe, Slice
@@ -33,12 +33,14 @@ def publish(settings: LfsSettings, recipe: Recipe) -> dict[str, Value]:
             raise RecipeError(f"slices[{group}]: not a layer group of layer-wise fusion")
         found[selection_name(group)] = part.method
         for paramset in (*settings.filters, OTHER):
-            for name, value in _values(group, paramset, part):
+            for name, value in _values(group, paramset, part, settings.models):
                 found[str(name)] = value
     return found
 
 
-def _values(group: int, paramset: str, part: Slice) -> Iterator[tuple[ValueName, float]]:
+def _values(
+    group: int, paramset: str, part: Slice, models: Sequence[str]
+) -> Iterator[tuple[ValueName, float]]:
     def name(parameter: str, model: str | None = None) -> ValueName:
         return ValueName(group, paramset, part.method, parameter, model)
 
@@ -53,6 +55,9 @@ def _values(group: int, paramset: str, part: Slice) -> Iterator[tuple[ValueName,
         first, second = part.sources
         yield name("slerp_t", first.model), (1.0 - difference) / 2.0
         yield name("slerp_t", second.model), (1.0 + difference) / 2.0
+        for model in models:
+            if model not in (first.model, second.model):
+                yield name("slerp_t", model), 0.0
     else:
         if part.method == "ties":
             density = _value(part.parameters, "density", paramset)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 _SEED = 42
+_NUM_BLOCKS = 8
 _SCALES = (0.5, 0.7, 0.3, 0.6, 0.8, 1.0)
 
 
@@ -27,9 +28,10 @@ class Pattern:
 def removal_lists(num_layers: int, num_removed: int) -> Mapping[str, frozenset[int]]:
     """Returns label -> layers to remove; the same for every call.
 
-    Each label is an order in which layers go: from the end, from the middle, and the three random
-    orders that the published search starts from, all of which keep the first and the last layer
-    as long as there are others.
+    First come orders in which layers go: from the end, from the middle, and the three random ones
+    that the published search starts from, all of which keep the first and the last layer as long
+    as there are others. Then come neighbouring layers, at up to eight places from the first to the
+    last, the ends included: what is useless may stand anywhere.
     """
     if num_removed == 0:
         return {"all layers": frozenset()}
@@ -51,10 +53,20 @@ def removal_lists(num_layers: int, num_removed: int) -> Mapping[str, frozenset[i
     }
     # The ends go when nothing else is left to go.
     ends = (num_layers - 1, 0)
-    return {
+    found = {
         label: frozenset(list(dict.fromkeys([*order, *ends]))[:num_removed])
         for label, order in orders.items()
     }
+    last = num_layers - num_removed
+    count = min(_NUM_BLOCKS, last + 1)
+    for start in sorted({round(number * last / max(1, count - 1)) for number in range(count)}):
+        gone = frozenset(range(start, start + num_removed))
+        if gone not in found.values():
+            end = start + num_removed - 1
+            found[
+                f"layer {start} removed" if end == start else f"layers {start} to {end} removed"
+            ] = gone
+    return found
 
 
 def patterns(num_models: int, merge_scale: tuple[float, float]) -> tuple[list[Pattern], ...]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from merge_recipes import opened, part, recipe
 from pico import make_models
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from auto_merge.errors import RecipeError
@@ -143,3 +144,17 @@ def test_the_base_layer_of_a_moved_layer(tmp_path: Path) -> None:
         bases = {step.base[1] for step in plan.steps if step.base and "layers" in step.output}
         assert all(f".layers.{layer}." in name for name in bases)
         assert bases
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("bfloat16", 1.0), ("float16", 7e4)])
+def test_a_scaled_copy_is_rounded_once(tmp_path: Path, dtype: str, value: float) -> None:
+    models = make_models(tmp_path, 1)
+    name = "model.layers.0.mlp.down_proj.weight"
+    tensors = load_file(models["source_1"] / "model.safetensors")
+    tensors[name] = value * torch.rand(tensors[name].shape)
+    save_file(tensors, models["source_1"] / "model.safetensors", metadata={"format": "pt"})
+    checkpoints = opened(models)
+    given = recipe(replace(part("passthrough", ["source_1"]), output_scale=0.7), dtype=dtype)
+    model = LiveModel(checkpoints).materialise(build_plan(given, checkpoints))
+    found = model.model.layers[0].mlp.down_proj.weight
+    assert torch.equal(found, (tensors[name] * 0.7).to(found.dtype))

@@ -71,6 +71,7 @@ class Bench:
     """A workbench whose candidates are the recipes themselves."""
 
     def candidate(self, recipe: Recipe) -> Recipe:
+        object.__setattr__(recipe, "digest", repr(recipe))
         return recipe
 
 

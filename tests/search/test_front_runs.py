@@ -149,3 +149,9 @@ def test_another_history_is_another_run(world: Path, capsys: pytest.CaptureFixtu
     assert search(world, "nowhere", data) == 2
     assert "nowhere.json: No such file" in capsys.readouterr().err
     assert not (world / "nowhere").exists()
+    (world / "bad.json").write_text("{}")
+    data["global_params"]["load_run_history"] = "bad.json"
+    for words in ([], ["--dry-run"]):
+        assert search(world, "bad", data, *words) == 2
+        assert "bad.json: not a run history" in capsys.readouterr().err
+    assert not (world / "bad").exists()

@@ -47,7 +47,7 @@ def test_the_highest_budget_of_each_configuration_counts(tmp_path: Path) -> None
         entry(3, 111.1, 0.1, status=2),
     ]
     file = written(tmp_path, rows, c1=values(1, 0), c2=values(0, 1), c3=values(0.5, 0.5))
-    assert read_run_history(file, STRATEGY, 1) == (
+    assert read_run_history(file, STRATEGY, (1,)) == (
         Remembered(values(1.0, 0.0), (0.5,), 333, Status.SUCCESS),
         Remembered(values(0.0, 1.0), (0.3,), 111, Status.SUCCESS),
         Remembered(values(0.5, 0.5), (FAILURE_COST,), 111, Status.CRASHED),
@@ -58,7 +58,7 @@ def test_the_highest_budget_of_each_configuration_counts(tmp_path: Path) -> None
 def test_entries_as_lists(tmp_path: Path, extra: list[float]) -> None:
     row = [1, None, 0, 100.0, [0.4, 0.6], 1.0, *extra, 1, 0.0, 0.0, {}]
     file = written(tmp_path, [row], c1=values(1, 0))
-    (found,) = read_run_history(file, STRATEGY, 2)
+    (found,) = read_run_history(file, STRATEGY, (2,))
     assert found == Remembered(values(1.0, 0.0), (0.4, 0.6), 100, Status.SUCCESS)
 
 
@@ -71,13 +71,13 @@ def test_what_smac_writes_can_be_read(tmp_path: Path) -> None:
     configuration = config_space.Configuration(space, values=values(0.25, 0.75))
     history.add(configuration, cost=0.25, time=1.0, status=status.SUCCESS, seed=0, budget=100.0)
     history.save(tmp_path / "runhistory.json")
-    (found,) = read_run_history(tmp_path / "runhistory.json", STRATEGY, 1)
+    (found,) = read_run_history(tmp_path / "runhistory.json", STRATEGY, (1,))
     assert found == Remembered(values(0.25, 0.75), (0.25,), 100, Status.SUCCESS)
 
 
 def test_an_infinite_cost_is_a_failure(tmp_path: Path) -> None:
     file = written(tmp_path, [entry(1, 10, float("inf"))], c1=values(1, 0))
-    (found,) = read_run_history(file, STRATEGY, 1)
+    (found,) = read_run_history(file, STRATEGY, (1,))
     assert (found.costs, found.status) == ((FAILURE_COST,), Status.CRASHED)
 
 
@@ -86,7 +86,7 @@ def test_an_infinite_cost_is_a_failure(tmp_path: Path) -> None:
     [
         (entry(7, 10, 0.5), r"data\[0\]: no configuration 7"),
         (entry(1, None, 0.5), r"needs a budget .* above 0, got None"),
-        (entry(1, 10, [0.1, 0.2]), r"has 2 costs; this search has 1 objectives"),
+        (entry(1, 10, [0.1, 0.2]), r"has 2 costs; this search needs 1"),
         (entry(1, 10, "low"), r"costs must be numbers"),
         (entry(1, 10, 0.5, status=9), r"unknown status 9"),
         ([1, 2], r"not an entry of a run history"),
@@ -95,13 +95,13 @@ def test_an_infinite_cost_is_a_failure(tmp_path: Path) -> None:
 )
 def test_mistakes_name_the_entry(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(RunError, match=message):
-        read_run_history(written(tmp_path, [row], c1=values(1, 0)), STRATEGY, 1)
+        read_run_history(written(tmp_path, [row], c1=values(1, 0)), STRATEGY, (1,))
 
 
 def test_a_foreign_configuration_is_refused_by_key(tmp_path: Path) -> None:
     file = written(tmp_path, [entry(1, 10, 0.5)], c1={"learning_rate": 0.1})
     with pytest.raises(RecipeError, match=r"runhistory\.json: .*'learning_rate'"):
-        read_run_history(file, STRATEGY, 1)
+        read_run_history(file, STRATEGY, (1,))
 
 
 def test_what_an_optimizer_learns() -> None:
@@ -127,6 +127,6 @@ def test_values_beyond_the_range_are_refused(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(RunError, match=r"not JSON|not a run history"):
-        read_run_history(tmp_path / "x.json", STRATEGY, 1)
+        read_run_history(tmp_path / "x.json", STRATEGY, (1,))
     with pytest.raises(RunError, match="No such file"):
-        read_run_history(tmp_path / "none.json", STRATEGY, 1)
+        read_run_history(tmp_path / "none.json", STRATEGY, (1,))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ConfigSpace import Configuration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -565,3 +566,29 @@ def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> No
         make(**changes)
     assert str(caught.value).startswith("strategies.dis.")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("float_blocks", [False, True])
+def test_two_blocks_without_the_base(float_blocks: bool) -> None:
+    """The scale acts where one block is taken, the order only where both are."""
+    strategy = DepthwiseIntegration(
+        DisSettings(
+            ("a", "b"),
+            "base",
+            num_layers=5,
+            max_layers=10,
+            remain_base=False,
+            float_block_selection=float_blocks,
+        )
+    )
+    space = strategy.space()
+    space.seed(0)
+    for sample in space.sample_configuration(200):
+        values = dict(sample)
+        recipe = strategy.decode(values)
+        for layer in range(5):
+            count = sum(part.sources[0].layers[0] == layer for part in recipe.slices)
+            assert (f"scale_{layer}" in values) is (count >= 1)
+            assert (f"layer_{layer}_permutation_selection" in values) is (count == 2)
+    for _, point in strategy.initial_design():
+        Configuration(space, values=point).check_valid_configuration()

@@ -229,8 +229,8 @@ def test_start_points_are_legal_and_distinct(name: str) -> None:
 def test_start_points_for_three_models() -> None:
     strategy = make(num_layers=40, layers=30)
     points = strategy.initial_design()
-    # 5 lists x (base, 3 singles, 4 blends x 6 scales).
-    assert len(points) == 5 * (1 + 3 + 4 * 6)
+    # (5 orders + 8 blocks) x (base, 3 singles, 4 blends x 6 scales).
+    assert len(points) == 13 * (1 + 3 + 4 * 6)
     assert points == strategy.initial_design()
     recipes = {label: strategy.decode(point) for label, point in points}
     last = recipes["last layers removed, source b"]
@@ -244,8 +244,9 @@ def test_start_points_for_three_models() -> None:
 
 def test_a_prefix_of_the_start_points_holds_every_kind() -> None:
     points = make(num_layers=40, layers=30).initial_design()
-    lists, kinds = zip(*(label.split(", ", 1) for label, _ in points[:10]), strict=True)
+    lists, kinds = zip(*(label.split(", ", 1) for label, _ in points[:26]), strict=True)
     assert set(Counter(lists).values()) == {2}
+    assert len(set(lists)) == 13
     assert set(kinds) == {
         "base",
         "source a",
@@ -277,12 +278,15 @@ def test_removal_lists_have_the_right_size_for_any_depth(data: st.DataObject) ->
     removed = data.draw(st.integers(0, layers - 1))
     lists = removal_lists(layers, removed)
     assert lists == removal_lists(layers, removed)
-    assert len(lists) == (5 if removed else 1)
-    for gone in lists.values():
+    assert 5 <= len(lists) <= 13 if removed else len(lists) == 1
+    for number, gone in enumerate(lists.values()):
         assert len(gone) == removed
         assert gone <= set(range(layers))
-        if removed <= layers - 2:
+        if removed <= layers - 2 and number < 5:
             assert layers - 1 not in gone
+    if removed > 0 and layers - removed < 8:
+        blocks = {frozenset(range(n, n + removed)) for n in range(layers - removed + 1)}
+        assert blocks <= set(lists.values())
     if 0 < removed <= layers - 2:
         middle = sorted(lists["middle layers removed"])
         assert middle == list(range(middle[0], middle[0] + removed))
