@@ -37,6 +37,9 @@ class Resolver:
     """Resolves the parameters of one slice, tensor by tensor.
 
     Tensors that the same filters select share one result.
+
+    Attributes:
+        filters: All filters of the slice's entries.
     """
 
     def __init__(self, part: Slice, method: Method, family: Family) -> None:
@@ -46,12 +49,12 @@ class Resolver:
         lists = [*part.parameters.values()]
         lists += [entries for source in part.sources for entries in source.parameters.values()]
         filters = {entry.filter for entries in lists for entry in entries}
-        self._filters = sorted(text for text in filters if text is not None)
+        self.filters = sorted(text for text in filters if text is not None)
         self._resolved: dict[frozenset[str], Arguments] = {}
 
     def arguments(self, tensor: str) -> Arguments:
         """Returns every declared parameter of the method for an output tensor."""
-        matching = frozenset(text for text in self._filters if self._family.matches(text, tensor))
+        matching = frozenset(text for text in self.filters if self._family.matches(text, tensor))
         if matching not in self._resolved:
             self._resolved[matching] = {
                 parameter.name: self._value(parameter, matching)

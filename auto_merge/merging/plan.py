@@ -16,7 +16,7 @@ from typing import Any
 import auto_merge.methods  # noqa: F401 - registers the merge methods
 from auto_merge.checkpoints.checkpoint import Checkpoint
 from auto_merge.checkpoints.vocabulary import AddedToken
-from auto_merge.errors import RecipeError
+from auto_merge.errors import RecipeError, nearest
 from auto_merge.merging.configuration import result_config
 from auto_merge.merging.layout import Layout, Reference, Slot, build_layout
 from auto_merge.merging.parameters import Resolver, checked_method
@@ -152,9 +152,19 @@ class _Steps:
         self._resolvers = [
             Resolver(part, METHODS.get(part.method), self._family) for part in recipe.slices
         ]
+        self._check_filters()
         known = layout.vocabulary.known if layout.vocabulary else ()
         roles = (*recipe.models(), *known)
         self._fingerprints = {role: checkpoints[role].fingerprint for role in roles}
+
+    def _check_filters(self) -> None:
+        """A filter that selects nothing anywhere is a mistake, and its value would never act."""
+        outputs = [slot.output for slot in self._layout.slots]
+        for number, resolver in enumerate(self._resolvers):
+            for text in resolver.filters:
+                if not any(self._family.matches(text, output) for output in outputs):
+                    hint = nearest(text, self._family.groups)
+                    raise RecipeError(f"slices[{number}]: filter {text!r} selects no tensor{hint}")
 
     def __iter__(self) -> Iterator[Step]:
         return map(self._step, self._layout.slots)

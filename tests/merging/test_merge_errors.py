@@ -191,3 +191,18 @@ def test_kinds_of_layers_follow_their_layers(tmp_path: Path) -> None:
     assert build_plan(linear(source_1=1), opened(models)).config["num_hidden_layers"] == 4
     message = refusal(stack, opened(models), RecipeError)
     assert "does not list layer_types" in message
+
+
+def test_a_filter_that_selects_nothing(checkpoints: dict[str, Checkpoint]) -> None:
+    given = recipe(part("linear", {"source_1": {"weight": {"mpl": 0.3, "": 1.0}}, "source_2": {}}))
+    text = refusal(given, checkpoints, RecipeError)
+    assert text == "slices[0]: filter 'mpl' selects no tensor; did you mean 'mlp'?"
+    # One that acts at the ends of the stack only is no mistake.
+    ends = {"lm_head": 0.3, "": 1.0}
+    build_plan(
+        recipe(
+            part("linear", {"source_1": {"weight": ends}, "source_2": {}}, (0, 2)),
+            part("linear", {"source_1": {"weight": ends}, "source_2": {}}, (2, 4)),
+        ),
+        checkpoints,
+    )

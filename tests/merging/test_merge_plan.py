@@ -123,7 +123,7 @@ def test_stacking_moves_layers_and_their_base(checkpoints: dict[str, Checkpoint]
             recipe(part("linear", ["source_1"])),
         ),
         (
-            recipe(part("linear", {"source_1": {"weight": {"": 1, "nowhere": 9}}})),
+            recipe(part("linear", {"source_1": {"weight": {"": 1, "mlp": 9}}})),
             recipe(part("linear", ["source_1"])),
         ),
     ],
