@@ -84,7 +84,7 @@ class RunConfig:
         known = entry.known
         bounds = entry.bounds or (known.bounds if known else None)
         if bounds is None:
-            hint = "" if known else _similar_metric(entry.metric)
+            hint = "" if known or entry.function else _similar_metric(entry.metric)
             where = self.located("evaluation", "tasks", number, "metric")
             raise ConfigError(
                 f"{where}: the range of metric {entry.metric!r} is not known{hint}; "

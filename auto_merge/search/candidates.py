@@ -83,7 +83,7 @@ class Workbench:
         tokens = recipe.tokens
         if plan.added_tokens or plan.donor != (base or recipe.slices[0].sources[0].model):
             tokens = self._cast.models
-        found = replace(recipe, base=base, dtype=recipe.dtype or self.dtype, tokens=tokens)
+        found = replace(recipe, base=base, dtype=self.dtype, tokens=tokens)
         again = build_plan(found, self.checkpoints)
         assert again.digest == plan.digest, "the recipe stands for the same model anywhere"
         return found

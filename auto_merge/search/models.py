@@ -50,11 +50,10 @@ def _from_hub(model: Model, download: bool) -> Path:
             local_files_only=not download,
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-        what = "is not in the hub's local cache"
+        where = "no such folder, and not in the hub's local cache"
         if download:
-            what += f", and the hub did not deliver it ({type(error).__name__})"
+            where += f" nor on the hub ({type(error).__name__})"
         raise CheckpointError(
-            f"model {model.path!r}: no such folder here, and {what}; give a local folder or "
-            "download it first"
+            f"model {model.path!r}: {where}; give a local folder or download it first"
         ) from None
     return Path(found)
